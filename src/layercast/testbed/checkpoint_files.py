@@ -1,0 +1,10 @@
+"""Where the bundled checkpoint lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def path() -> Path:
+    """Return the folder of the bundled checkpoint: standard Hugging Face files, bf16 safetensors."""
+    return Path(__file__).resolve().parent / "checkpoint"
