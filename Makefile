@@ -1,0 +1,67 @@
+# Commands of this repository. `make help` lists them.
+#
+# PYTHON  the interpreter an environment is made from (3.11 or newer)
+# VENV    where that environment lies
+# TORCH   the torch that is installed: pinned, so that no later step can bring another build.
+#         Where the package index offers CPU and CUDA builds, name the one you want, e.g. TORCH=torch==2.13.0+cpu
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+RUN ?= runs/bundled
+REPORT ?= report.html
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find src csrc CMakeLists.txt pyproject.toml -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
+
+include mk/ext.mk
+
+.PHONY: help study test test-slow lint format check-machine clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+study: $(VENV)/installed ## run the study of the bundled model on this CPU and write report.html
+	$(BIN)/layercast study run --out $(RUN)
+	$(BIN)/layercast study report $(RUN) --out $(REPORT)
+
+test: $(VENV)/installed-dev ## run every test but the exhaustive ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev ## run the exhaustive tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-dev ## run formatters, linters and type checks, changing nothing
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+format: $(VENV)/installed-dev ## format the sources in place
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cc' 'csrc/*.h')
+
+check-machine:
+	@$(PYTHON) mk/check_machine.py
+
+$(VENV)/torch: | check-machine
+	@echo "Making the environment $(VENV) with $(TORCH) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) '$(TORCH)'
+	@touch $@
+
+# Every call names $(TORCH) again, or a dependency could bring another build.
+$(VENV)/installed: $(VENV)/torch $(SOURCES)
+	@echo "Building and installing layercast ..."
+	@$(PIP) '$(TORCH)' .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/torch $(SOURCES)
+	@echo "Building and installing layercast with the tools of its tests ..."
+	@$(PIP) '$(TORCH)' '.[dev]'
+	@touch $@ $(VENV)/installed
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) build

@@ -1,0 +1,1 @@
+"""The command `layercast`: one file per verb."""

@@ -1,0 +1,156 @@
+"""`layercast generate`: answers of a model, as text or with everything needed to compare them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layercast.errors import ValueRangeError
+
+if TYPE_CHECKING:
+    from layercast.integrations.transformers import Generation
+
+EPILOG = """[bold]Examples[/bold]
+
+The bundled model, its answer as text:
+
+  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many coins does Mia have now?"
+
+Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabilities and digests:
+
+  $ layercast generate ./my-model --precision bf16 --prompt "Hello" --prompt "Bonjour" --json
+"""
+
+
+class Precision(StrEnum):
+    """Arithmetic of the model: ours, or stock transformers at a dtype."""
+
+    LAYERCAST = "layercast"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+def generate(
+    model: Annotated[
+        str, typer.Argument(help="Folder or hub id of a checkpoint; `testbed` is the bundled one.")
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="A prompt; several make one batch."),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompt-file", help="A file holding one prompt; `-` reads stdin."),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="layercast, or stock transformers at a dtype.")
+    ] = Precision.LAYERCAST,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")
+    ] = False,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Candidates kept at each position (--json).")
+    ] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; layercast's bits do not depend on them.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print token ids, log-probabilities, candidates and digests as JSON."
+        ),
+    ] = False,
+) -> None:
+    """Generate greedily. With layercast arithmetic an answer depends on its prompt alone."""
+    prompts = _read_prompts(prompt or [], prompt_file)
+
+    import torch
+
+    from layercast.integrations.transformers import generation
+    from layercast.study.engines.transformers import load_model_and_tokenizer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded, tokenizer = load_model_and_tokenizer(model, precision.value)
+    texts = [_templated(tokenizer, text) if not raw else text for text in prompts]
+    answers = generation.generate(
+        loaded,
+        [tokenizer(text, add_special_tokens=raw).input_ids for text in texts],
+        max_new_tokens=max_new_tokens,
+        top_k=top_k,
+        eos_token_ids=generation.end_of_sequence_ids(loaded, tokenizer),
+        pad_token_id=generation.padding_id(loaded, tokenizer),
+    )
+    decoded = [tokenizer.decode(answer.token_ids, skip_special_tokens=True) for answer in answers]
+    if as_json:
+        rows = [_row(*parts) for parts in zip(prompts, decoded, answers, strict=True)]
+        typer.echo(json.dumps(_document(model, precision, rows), indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n\n".join(decoded))
+
+
+def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
+    if file is not None:
+        try:
+            text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ValueRangeError(
+                f"generate: `--prompt-file` must be a readable text file, got {file} ({reason}). "
+                "Give another file, or `-` for standard input."
+            ) from error
+        prompts = [*prompts, text.rstrip("\n")]
+    if not prompts or not all(prompts):
+        raise ValueRangeError(
+            "generate: `--prompt` must be given at least once and not be empty, "
+            f'got {prompts}. Write --prompt "...", or --prompt-file FILE.'
+        )
+    return prompts
+
+
+def _templated(tokenizer: Any, text: str) -> str:
+    if not tokenizer.chat_template:
+        raise ValueRangeError(
+            "generate: the tokenizer must have a chat template, got none. "
+            "Use --raw to give the prompt as it is."
+        )
+    chat = [{"role": "user", "content": text}]
+    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+
+
+def _row(prompt: str, text: str, answer: Generation) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "prompt_ids": list(answer.prompt_ids),
+        "text": text,
+        "token_ids": list(answer.token_ids),
+        "finish_reason": answer.finish_reason,
+        # repr of a float32 as float64 is exact, so the bits survive the JSON.
+        "logprobs": [float(value) for value in answer.logprobs],
+        "top_ids": answer.top_ids.tolist(),
+        "top_logprobs": answer.top_logprobs.astype(float).tolist(),
+        "digests": [f"{int(value):016x}" for value in answer.digests],
+    }
+
+
+def _document(model: str, precision: Precision, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from layercast import NUMERICS_VERSION, __version__
+
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "layercast": __version__,
+        "model": model,
+        "precision": precision.value,
+    }
+    if precision is Precision.LAYERCAST:
+        from layercast import ops
+
+        document |= {"numerics_version": NUMERICS_VERSION, "isa": ops.isa()}
+    return document | {"answers": rows}

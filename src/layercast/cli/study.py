@@ -1,0 +1,80 @@
+"""`layercast study run` and `layercast study report`: the experiment, and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+study_app = typer.Typer(
+    help="Measure how much of an evaluation's number is rounding.", no_args_is_help=True
+)
+
+RUN_EPILOG = """[bold]Examples[/bold]
+
+The bundled study on this CPU; killed and started again, it goes on where it was:
+
+  $ layercast study run --out runs/bundled
+
+A plan of your own, two precisions of it, eight problems, to see that it works:
+
+  $ layercast study run plan.toml --out runs/try --precision bf16 --precision layercast --problems 8
+"""
+
+REPORT_EPILOG = """[bold]Examples[/bold]
+
+One page for one run:
+
+  $ layercast study report runs/bundled --out report.html
+
+One page for the same plan run on two machines:
+
+  $ layercast study report runs/a100 runs/l40s --out report.html
+"""
+
+
+@study_app.command("run", epilog=RUN_EPILOG)
+def run(
+    plan: Annotated[
+        Path | None, typer.Argument(help="Plan (TOML); without one, the bundled study.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Run folder; a started one is resumed.")
+    ] = Path("runs/bundled"),
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this precision of the plan; may be given several times."),
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option(help="Only the first so many problems of the task.")
+    ] = None,
+) -> None:
+    """Run every configuration of a plan and print the table of what moved."""
+    from layercast.study.plan import load_plan
+    from layercast.study.runner import run_study
+    from layercast.study.summary import summarise
+    from layercast.study.table import print_table
+
+    chosen = load_plan(plan).narrowed(precisions=precision, problems=problems)
+    result = run_study(chosen, out)
+    print_table(summarise([result.folder]))
+    typer.echo(f"Records: {result.folder}")
+    if result.failures:
+        for failure in result.failures:
+            typer.echo(f"layercast: {failure}", err=True)
+        raise typer.Exit(1)
+
+
+@study_app.command("report", epilog=REPORT_EPILOG)
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of the same plan.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write one self-contained page, from the records alone."""
+    from layercast.study.report import write_report
+
+    path = write_report(runs, out)
+    typer.echo(f"Report: {path.resolve()}")
