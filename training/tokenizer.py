@@ -36,8 +36,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=STOP, pad_token=END, model_max_length=2048
+        tokenizer_object=core,
+        eos_token=STOP,
+        pad_token=END,
+        model_max_length=2048,
+        padding_side="left",
     )
-    tokenizer.padding_side = "left"
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
