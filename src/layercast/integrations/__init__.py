@@ -1,0 +1,1 @@
+"""Adapters to other libraries; each is loaded only when it is used."""

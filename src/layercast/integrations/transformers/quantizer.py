@@ -1,0 +1,90 @@
+"""The quantization method: how `from_pretrained` makes a LayerCast model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import register_quantizer
+from transformers.quantizers.base import HfQuantizer
+
+from layercast.errors import BackendError, UnsupportedError
+from layercast.integrations.transformers.architectures import check_class, check_modules
+from layercast.integrations.transformers.attention import ATTENTION
+from layercast.integrations.transformers.checkpoint import check_loaded_dtypes, storage_dtypes
+from layercast.integrations.transformers.config import QUANT_METHOD, LayerCastConfig
+from layercast.integrations.transformers.guard import guard_model
+from layercast.integrations.transformers.replacement import replace_modules
+
+
+@register_quantizer(QUANT_METHOD)
+class LayerCastQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Swaps modules before the weights are loaded, so that nothing is ever materialised in float32.
+
+    The skeleton is on the meta device then; giving its parameters their storage
+    dtype makes the loader keep that dtype and leave safetensors memory-mapped.
+    """
+
+    requires_calibration = False
+    quantization_config: LayerCastConfig
+
+    def __init__(self, quantization_config: LayerCastConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self._dtypes: dict[str, torch.dtype] = {}
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Refuse devices without kernels.
+
+        Raises:
+            BackendError: `device_map` names another device than the CPU.
+        """
+        places = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for place in places:
+            if place is not None and str(place) not in ("cpu", "auto", "balanced", "sequential"):
+                raise BackendError(
+                    f"layercast: `device_map` must place the model on the CPU, got {place!r}. "
+                    "Leave device_map out."
+                )
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Activations are float32 whatever the checkpoint or the caller says."""
+        return torch.float32
+
+    def _process_model_before_weight_loading(
+        self,
+        model: PreTrainedModel,
+        checkpoint_files: list[str] | None = None,
+        use_kernels: bool | None = False,
+        **kwargs: Any,
+    ) -> None:
+        if use_kernels:
+            raise UnsupportedError(
+                "layercast: `use_kernels` must be False, got True: kernels from the hub sum in "
+                "an order of their own. Leave it out."
+            )
+        check_class(model)
+        self._dtypes = storage_dtypes(
+            model, checkpoint_files, self.quantization_config.storage_dtype
+        )
+        replace_modules(model, self._dtypes)
+        check_modules(model)
+        model.config._attn_implementation = ATTENTION
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
+        check_loaded_dtypes(model, self._dtypes)
+        guard_model(model)
+
+    def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
+        """Weights are saved as they are stored."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Inference only."""
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        """`generate` must not compile by itself: fused stock operations change bits."""
+        return False

@@ -1,0 +1,54 @@
+"""Token embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from layercast import ops
+from layercast.modules.stored_weights import StoredWeights, stored_parameter
+
+
+class Embedding(StoredWeights, nn.Embedding):
+    """Rows of a 16- or 32-bit table, upcast exactly to float32. See `layercast.ops.embedding`."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        weight_dtype: torch.dtype,
+        padding_idx: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Make an uninitialised table.
+
+        Args:
+            num_embeddings: Rows, V.
+            embedding_dim: Columns, H.
+            weight_dtype: Storage dtype of `weight`, shape (V, H).
+            padding_idx: Kept for checkpoint code; it has no effect in inference.
+            device: Where the table is allocated; `meta` before loading.
+        """
+        nn.Module.__init__(self)
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx
+        self.max_norm = None
+        self.norm_type = 2.0
+        self.scale_grad_by_freq = False
+        self.sparse = False
+        self.weight = stored_parameter(
+            (num_embeddings, embedding_dim), weight_dtype, torch.device(device)
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Look rows up.
+
+        Args:
+            input: Token ids, int64, any shape.
+
+        Returns:
+            Float32, shape (*input.shape, embedding_dim).
+        """
+        return ops.embedding(input, self._parameters["weight"])

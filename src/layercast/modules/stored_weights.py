@@ -1,0 +1,50 @@
+"""What every module with weights shares: the storage dtype is fixed when the weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from layercast.errors import GuaranteeError
+
+
+def stored_parameter(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> nn.Parameter:
+    """An empty parameter in a storage dtype; inference only, so it never requires grad.
+
+    Args:
+        shape: Of the parameter.
+        dtype: Storage dtype: bfloat16, float16 or float32.
+        device: `meta` while a checkpoint is being read, so that nothing is allocated twice.
+
+    Returns:
+        The parameter, its memory not initialised.
+    """
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+
+
+class StoredWeights(nn.Module):
+    """A module whose weights refuse to change dtype.
+
+    `module.to(torch.bfloat16)`, `.half()` and the like would round weights that
+    the checkpoint stores more precisely; on a whole model they reach every
+    module through `_apply`, so the refusal sits there.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for name, parameter in self._parameters.items():
+            if parameter is None:
+                continue
+            cast = fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)).dtype
+            if cast is not parameter.dtype:
+                raise GuaranteeError(
+                    f"{type(self).__name__}.to: `dtype` must stay the storage dtype of the "
+                    f"checkpoint, {parameter.dtype} for `{name}`, got {cast}. Arithmetic is "
+                    "float32 whatever the storage; to store in another dtype, load again with "
+                    "layercast.load(..., weight_dtype=...)."
+                )
+        return super()._apply(fn, recurse)
