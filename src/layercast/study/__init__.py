@@ -1,0 +1,1 @@
+"""The instrument: run a model over precisions and configurations, and measure what moved."""

@@ -1,0 +1,174 @@
+"""A study's plan: what to run, read from TOML and checked key by key."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+from layercast.errors import PlanError
+
+
+class Precision(StrEnum):
+    """How weights are stored and arithmetic is done.
+
+    The first three are stock PyTorch, weights and arithmetic in that type; ``layercast`` keeps
+    the checkpoint's storage type and computes in FP32 in the contracted order.
+    """
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+    LAYERCAST = "layercast"
+
+
+class InstructionSet(StrEnum):
+    """An instruction set; those that the CPU lacks are left out when the plan is resolved."""
+
+    AVX2 = "avx2"
+    AVX512 = "avx512"
+    NEON = "neon"
+
+
+_Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+_Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
+_BatchSize = Annotated[int, Field(ge=1, le=65536, strict=True)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Axes(_Section):
+    """What is varied: a configuration is one of each."""
+
+    instruction_sets: tuple[InstructionSet, ...] = Field(min_length=1)
+    threads: tuple[_Threads, ...] = Field(min_length=1)
+    batch_sizes: tuple[_BatchSize, ...] = Field(min_length=1)
+
+
+class Decoding(_Section):
+    """How an answer is generated."""
+
+    method: Literal["greedy"] = "greedy"
+    max_new_tokens: int = Field(ge=1, le=1_000_000, strict=True)
+    top_k: int = Field(default=5, ge=2, le=100, strict=True)
+
+
+class Plan(_Section):
+    """A study as written down; `layercast.study.resolution.resolve` fits it to this machine."""
+
+    model: _Name
+    task: _Name
+    problems: int = Field(ge=1, le=1_000_000, strict=True)
+    precisions: tuple[Precision, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, strict=True)
+    axes: Axes
+    decoding: Decoding
+
+
+def load_plan(path: Path | str | None = None) -> Plan:
+    """Read and check a plan.
+
+    Args:
+        path: A TOML file; None for the bundled plan.
+
+    Raises:
+        PlanError: the file cannot be read or is not a valid plan; one line a problem, each naming
+            the key, what was got and what is allowed.
+    """
+    source = "the bundled plan" if path is None else f"`{path}`"
+    try:
+        text = bundled_plan_text() if path is None else Path(path).read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        raise PlanError(f"load_plan: {source} is a folder. Name a TOML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PlanError(
+            f"load_plan: {source} must be a readable TOML file, got: {reason}. "
+            "Check the name, or leave it out for the bundled plan."
+        ) from error
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"load_plan: {source} must be TOML, got: {error}. Correct it.") from error
+    return parse_plan(tree, source)
+
+
+def bundled_plan_text() -> str:
+    """Return the bundled plan as TOML: the paper's design on one CPU."""
+    return (files("layercast.study") / "plans" / "bundled.toml").read_text(encoding="utf-8")
+
+
+def parse_plan(tree: dict[str, Any], source: str = "the plan") -> Plan:
+    """Check a plan given as a tree of plain values.
+
+    Raises:
+        PlanError: as `load_plan`.
+    """
+    try:
+        plan = Plan.model_validate(tree)
+    except ValidationError as error:
+        # An item that is wrong is reported a second time, as leaving its list too short.
+        details = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+        problems = "\n".join(f"  {_explain(detail)}" for detail in details)
+        raise PlanError(f"load_plan: {source} is not a valid plan:\n{problems}") from None
+    repeated = [
+        f"  `{name}` must list each value once, got {', '.join(map(str, values))}"
+        for name, values in (
+            ("precisions", plan.precisions),
+            ("axes.instruction_sets", plan.axes.instruction_sets),
+            ("axes.threads", plan.axes.threads),
+            ("axes.batch_sizes", plan.axes.batch_sizes),
+        )
+        if len(set(values)) != len(values)
+    ]
+    if repeated:
+        raise PlanError(f"load_plan: {source} is not a valid plan:\n" + "\n".join(repeated))
+    return plan
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """Say in one line which key is wrong, what was got and what is allowed."""
+    names = [str(part) for part in detail["loc"] if isinstance(part, str)]
+    key, got, context = ".".join(names), detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = _keys_of(names[:-1])
+            close = difflib.get_close_matches(names[-1], allowed, n=1)
+            hint = f"did you mean `{close[0]}`? " if close else ""
+            return f"`{key}` is not a key of a plan; {hint}allowed here: {', '.join(allowed)}"
+        case "missing":
+            return f"`{key}` is missing; add it"
+        case "enum" | "literal_error":
+            expectation = f"one of {str(context['expected']).replace(' or ', ', ')}"
+        case "too_short" | "string_too_short":
+            return f"`{key}` must not be empty"
+        case "model_type" | "model_attributes_type":
+            expectation = f"a table, written [{key}]"
+        case "tuple_type":
+            expectation = "a list, written [a, b]"
+        case "int_type":
+            expectation = "a whole number"
+        case "greater_than_equal":
+            expectation = f"at least {context['ge']}"
+        case "less_than_equal":
+            expectation = f"at most {context['le']}"
+        case _:
+            expectation = detail["msg"].removeprefix("Input should be ")
+    return f"`{key}` must be {expectation}, got {got!r}"
+
+
+def _keys_of(section: list[str]) -> list[str]:
+    model: type[BaseModel] = Plan
+    for name in section:
+        annotation = model.model_fields[name].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,60 @@
+"""Problems as the model will see them, fixed once at the start of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from layercast.study.engines import load_engine
+from layercast.study.manifest import digest_json
+from layercast.tasks import Problem, Task, load_task
+
+
+def find_task(name: str) -> Task:
+    """Return a task by its name in plans, or by ``module:attribute`` (for tests of the runner)."""
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        return load_task(name)
+    return cast(Task, getattr(importlib.import_module(module), attribute)())
+
+
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """Return the SHA-256 of the problems, their order included; prompts are not part of it."""
+    return digest_json([[problem.id, problem.question, problem.expected] for problem in problems])
+
+
+def problem_rows(
+    problems: Sequence[Problem], task: Task, *, engine: str, model_path: Path
+) -> list[dict[str, Any]]:
+    """Put each problem through the model's chat template.
+
+    This is done once a run: a template may hold the date, and a run that is resumed the next day
+    must not mix prompts.
+
+    Returns:
+        Rows with the fields of `layercast.study.records.PROBLEM_SCHEMA`.
+    """
+    conversations = [task.messages(problem) for problem in problems]
+    prompts = load_engine(engine).encode(model_path, conversations)
+    return [
+        {
+            "problem_id": problem.id,
+            "question": problem.question,
+            "expected": problem.expected,
+            "prompt": prompt.text,
+            "prompt_digest": prompt_digest(prompt.token_ids),
+            "prompt_ids": prompt.token_ids,
+        }
+        for problem, prompt in zip(problems, prompts, strict=True)
+    ]
+
+
+def prompt_digest(token_ids: Sequence[int]) -> str:
+    """Return the BLAKE2b-128 of a prompt's token ids (64-bit little-endian), in hexadecimal."""
+    data = np.asarray(token_ids, dtype="<i8").tobytes()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,187 @@
+"""Runs a study: opens the run folder, starts workers, keeps what they finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from layercast.errors import RecordError
+from layercast.numerics import NUMERICS_VERSION
+from layercast.study import provenance
+from layercast.study.atomic import remove_partial_files
+from layercast.study.jobs import Job, plan_jobs, unfinished
+from layercast.study.lock import lock_folder
+from layercast.study.manifest import (
+    Manifest,
+    digest_json,
+    read_manifest,
+    require_same_run,
+    this_start,
+    write_manifest,
+)
+from layercast.study.model_files import digest_files
+from layercast.study.plan import Plan
+from layercast.study.pool import Launch, WorkerFailure, WorkerPool
+from layercast.study.progress import ProgressListener, Silent
+from layercast.study.prompts import find_task, problem_rows, problems_digest
+from layercast.study.records import write_problems
+from layercast.study.resolution import ResolvedPlan, resolve
+from layercast.tasks import Problem, Task
+
+_RUN_FOLDER_NAMES = {".lock", "manifest.json", "plan.json", "problems.parquet", "records", "logs"}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a start of a run ended.
+
+    `complete` says that every batch of the plan is on disk; `failures` are the workers that gave
+    up; `notes` are what a reader of the results must know.
+    """
+
+    folder: Path
+    complete: bool
+    batches_computed: int
+    batches_kept: int
+    seconds: float
+    failures: tuple[WorkerFailure, ...]
+    notes: tuple[str, ...]
+
+
+def run_study(
+    plan: Plan,
+    out: Path,
+    *,
+    progress: ProgressListener | None = None,
+    launch: Launch | None = None,
+) -> RunResult:
+    """Run a plan into a folder, or go on with what an earlier start left there.
+
+    Finished batches are kept, an unfinished one is run again whole, so a run that was killed at
+    any moment ends in the same records as one that was not, but for timings. Call it from the
+    main thread: workers die with the thread that started them.
+
+    Args:
+        plan: From `load_plan`.
+        out: The run folder; made if it is not there.
+        progress: Told how the run goes; nothing is shown if None.
+        launch: How workers are started, for tests of the runner.
+
+    Returns:
+        The result; a worker's failure is in it, not raised, and the other workers finish.
+
+    Raises:
+        PlanError: the plan cannot be run on this machine.
+        RecordError: the folder is in use, cannot be written, or holds something else than this
+            run; it says what differs and the remedy.
+        KeyboardInterrupt: Ctrl-C, after every worker was ended and no half-written file is left.
+    """
+    began = time.monotonic()
+    launch = launch or Launch()
+    progress = progress or Silent()
+    resolved = resolve(plan)
+    folder = out.absolute()
+    _require_run_folder(folder)
+    with lock_folder(folder) as lock:
+        remove_partial_files(folder)
+        task_name = launch.task or plan.task
+        task = find_task(task_name)
+        problems = task.problems(plan.problems)
+        manifest, notes = _open_run(folder, resolved, task, problems, launch)
+        for note in notes:
+            progress.note(note)
+        jobs = plan_jobs(
+            resolved, len(problems), folder=folder, engine=launch.engine, task=task_name
+        )
+        pending = [job for job in map(unfinished, jobs) if job.batches]
+        kept = _batches(jobs) - _batches(pending)
+        failures: tuple[WorkerFailure, ...] = ()
+        if pending:
+            progress.start(
+                batches=_batches(jobs),
+                answers=_answers(jobs),
+                batches_kept=kept,
+                answers_kept=_answers(jobs) - _answers(pending),
+            )
+            try:
+                failures = WorkerPool(pending, manifest, launch, lock, progress).run()
+            finally:
+                progress.stop()
+                remove_partial_files(folder)
+        left = _batches([unfinished(job) for job in pending])
+    return RunResult(
+        folder=out,
+        complete=left == 0,
+        batches_computed=_batches(pending) - left,
+        batches_kept=kept,
+        seconds=time.monotonic() - began,
+        failures=failures,
+        notes=tuple(notes),
+    )
+
+
+def _require_run_folder(folder: Path) -> None:
+    """Refuse a folder that holds other things, or records whose manifest is gone."""
+    if folder.exists() and not folder.is_dir():
+        raise RecordError(
+            f"study run: `{folder}` must be a folder, got a file. Name another with --out."
+        )
+    names = {child.name for child in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(name for name in names - _RUN_FOLDER_NAMES if not name.endswith(".partial"))
+    if "manifest.json" in names:
+        return
+    if foreign:
+        raise RecordError(
+            f"study run: `{folder}` must be empty or hold a run, got other files "
+            f"({', '.join(foreign[:3])}). Name another folder with --out."
+        )
+    if "records" in names:
+        raise RecordError(
+            f"study run: `{folder}` must hold its manifest, got records without manifest.json. "
+            "Restore it, or name another folder with --out."
+        )
+
+
+def _open_run(
+    folder: Path, resolved: ResolvedPlan, task: Task, problems: Sequence[Problem], launch: Launch
+) -> tuple[Manifest, list[str]]:
+    """Make a new run's files, or check that the run in the folder is this one."""
+    start = this_start()
+    now = Manifest(
+        numerics_version=NUMERICS_VERSION,
+        plan_digest=digest_json(resolved.plan.model_dump(mode="json")),
+        resolved=resolved.as_json(),
+        problems_digest=problems_digest(problems),
+        model_name=resolved.plan.model,
+        model_files=digest_files(resolved.model_path),
+        versions=provenance.versions(),
+        device=provenance.device(),
+        starts=[start],
+    )
+    notes = list(resolved.notes)
+    if len(problems) < resolved.plan.problems:
+        notes.append(
+            f"The task {task.name} has {len(problems)} problems; the plan asks for "
+            f"{resolved.plan.problems}."
+        )
+    if not (folder / "manifest.json").exists():
+        rows = problem_rows(problems, task, engine=launch.engine, model_path=resolved.model_path)
+        write_problems(folder, rows)
+        # Last, because a folder with a manifest is a run with all it needs.
+        write_manifest(folder, now)
+        return now, notes
+    recorded = read_manifest(folder)
+    require_same_run(recorded, now, folder)
+    if (start.commit, start.dirty) != (recorded.starts[-1].commit, recorded.starts[-1].dirty):
+        notes.append("The code's commit is not the one this run was started with; see `starts`.")
+    return recorded.with_start(start), notes
+
+
+def _batches(jobs: list[Job]) -> int:
+    return sum(len(job.batches) for job in jobs)
+
+
+def _answers(jobs: list[Job]) -> int:
+    return sum(batch.answers for job in jobs for batch in job.batches)

@@ -1,0 +1,48 @@
+"""What the study asks of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: what is asked, and what counts as right."""
+
+    id: str
+    question: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What was found in a response: the answer taken from it (empty if none), and whether right."""
+
+    answer: str
+    correct: bool
+
+
+class Task(Protocol):
+    """A fixed, ordered set of problems with its prompt and its grader.
+
+    The order and content of `problems` depend on its arguments alone.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name a plan uses."""
+        ...
+
+    def problems(self, limit: int) -> Sequence[Problem]:
+        """Return the first `limit` problems, or all of them if there are fewer."""
+        ...
+
+    def messages(self, problem: Problem) -> list[dict[str, str]]:
+        """Return the conversation to put through the model's chat template."""
+        ...
+
+    def grade(self, text: str, expected: str) -> Grade:
+        """Find the answer in a response and compare it with `expected`."""
+        ...

@@ -1,0 +1,52 @@
+"""Runs a study with the stub engine in a process of its own: ``run_stub_study.py OUT PLAN_JSON``.
+
+Prints the result as JSON and exits with 0 if the run is complete, 1 if not, 2 on a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    from light_layercast import bypass_package_init
+
+    bypass_package_init()
+
+from layercast.errors import LayercastError
+from layercast.study.plan import parse_plan
+from layercast.study.pool import Launch
+from layercast.study.runner import run_study
+
+HERE = Path(__file__).resolve().parent
+STUB = Launch(
+    engine="stub_engine",
+    task="stub_engine:StubTask",
+    worker=(sys.executable, str(HERE / "light_layercast.py"), "layercast.study.worker"),
+)
+
+
+def main() -> int:
+    out, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+    try:
+        result = run_study(parse_plan(plan), out, launch=STUB)
+    except LayercastError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(
+        json.dumps(
+            {
+                "complete": result.complete,
+                "computed": result.batches_computed,
+                "kept": result.batches_kept,
+                "failures": [[failure.worker, failure.message] for failure in result.failures],
+                "notes": result.notes,
+            }
+        )
+    )
+    return 0 if result.complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
