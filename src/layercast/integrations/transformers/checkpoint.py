@@ -147,8 +147,7 @@ def _storage_dtype(key: str, stored: str) -> torch.dtype:
     if stored == "F64":
         raise CheckpointError(
             f"layercast: `{key}` must be stored in bfloat16, float16 or float32, got float64, "
-            "which would be "
-            'rounded. Accept that with weight_dtype="float32".'
+            "which would be rounded. Accept that with weight_dtype='float32'."
         )
     raise CheckpointError(
         f"layercast: `{key}` must be stored in bfloat16, float16 or float32, got {stored}. "

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from layercast import ops
 from layercast.errors import ShapeError, ValueRangeError
 from layercast.integrations.transformers.guard import LayerCastModel
-
-# Logits are kept until so many bytes have come together: one call for many small rows.
-_BUFFER_BYTES = 4 << 20
+from layercast.integrations.transformers.recorder import StepRecorder
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,7 @@ def generate(
         top_k: Candidates recorded a token, 1 .. vocabulary.
         eos_token_ids: Tokens that end an answer; none: every answer has `max_new_tokens`.
         pad_token_id: Fills rows up; masked, so its value changes nothing.
-        on_step: Called after each step with the number of steps done, which is the
-            length of the answers not yet finished.
+        on_step: Called after each step with the tokens generated so far, over the batch.
 
     Returns:
         One answer for each prompt, in order.
@@ -89,7 +85,7 @@ def generate(
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
         mask[row, width - len(prompt) :] = 1
-    recorder = _Recorder(
+    recorder = StepRecorder(
         batch=len(prompts),
         prompt_width=width,
         steps=max_new_tokens,
@@ -112,116 +108,53 @@ def generate(
                 use_cache=True,
             ),
         )
-    return recorder.finish(sequences, prompts)
+    return [
+        Generation(
+            prompt_ids=tuple(int(token) for token in prompt),
+            token_ids=recording.token_ids,
+            logprobs=recording.logprobs,
+            top_ids=recording.top_ids,
+            top_logprobs=recording.top_logprobs,
+            digests=recording.digests,
+            finish_reason="stop" if recording.stopped else "length",
+        )
+        for prompt, recording in zip(prompts, recorder.finish(sequences), strict=True)
+    ]
 
 
-class _Recorder(LogitsProcessor):  # type: ignore[misc]
-    """Changes no score; keeps what `Generation` needs of each step's logits."""
+def end_of_sequence_ids(model: PreTrainedModel, tokenizer: Any = None) -> tuple[int, ...]:
+    """Tokens that end an answer, as the checkpoint declares them.
 
-    def __init__(
-        self,
-        *,
-        batch: int,
-        prompt_width: int,
-        steps: int,
-        top_k: int,
-        eos_token_ids: frozenset[int],
-        log_softmax: Callable[[Tensor], Tensor],
-        on_step: Callable[[int], None] | None,
-    ) -> None:
-        self._width = prompt_width
-        self._top_k = top_k
-        self._eos = np.array(sorted(eos_token_ids), dtype=np.int64)
-        self._log_softmax = log_softmax
-        self._on_step = on_step
-        self._steps = 0  # seen
-        self._kept: list[Tensor] = []  # logits of the last steps, not yet worked up
-        self._kept_bytes = 0
-        self._lengths = np.zeros(batch, dtype=np.int64)
-        self._stopped = np.zeros(batch, dtype=bool)
-        self._logprobs = np.empty((batch, steps), dtype=np.float32)
-        self._top_ids = np.empty((batch, steps, top_k), dtype=np.int32)
-        self._top_logprobs = np.empty((batch, steps, top_k), dtype=np.float32)
-        self._digests = np.zeros((batch, steps), dtype=np.uint64)
+    Args:
+        model: Its generation_config.json is asked first.
+        tokenizer: Asked next.
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self._kept_bytes >= _BUFFER_BYTES:
-            self._work_up(input_ids)
-        self._kept.append(scores)  # generate hands out a fresh float32 copy each step
-        self._kept_bytes += scores.nbytes
-        self._steps += 1
-        if self._on_step is not None:
-            self._on_step(self._steps)
-        return scores
-
-    def finish(self, sequences: Tensor, prompts: Sequence[Sequence[int]]) -> list[Generation]:
-        """The answers, after `model.generate` returned `sequences`."""
-        self._work_up(sequences)
-        tokens = sequences[:, self._width :].numpy()
-        answers = []
-        for row, prompt in enumerate(prompts):
-            length = int(self._lengths[row])
-            answers.append(
-                Generation(
-                    prompt_ids=tuple(int(token) for token in prompt),
-                    token_ids=tuple(tokens[row, :length].tolist()),
-                    logprobs=self._logprobs[row, :length].copy(),
-                    top_ids=self._top_ids[row, :length].copy(),
-                    top_logprobs=self._top_logprobs[row, :length].copy(),
-                    digests=self._digests[row, :length].copy(),
-                    finish_reason="stop" if self._stopped[row] else "length",
-                )
-            )
-        return answers
-
-    def _work_up(self, input_ids: Tensor) -> None:
-        """Turn the kept logits into records; `input_ids` holds the tokens chosen from them."""
-        if not self._kept:
-            return
-        count = len(self._kept)
-        first = self._steps - count
-        chosen = input_ids[:, self._width + first : self._width + self._steps].numpy()
-        rows, steps = np.nonzero(self._unfinished(chosen))
-        logits = torch.stack(self._kept, dim=1)[torch.from_numpy(rows), torch.from_numpy(steps)]
-        self._kept, self._kept_bytes = [], 0
-        logprobs = self._log_softmax(logits)
-        top_ids = _top_k(logits, self._top_k)
-        at = (rows, steps + first)
-        picked = torch.from_numpy(chosen[rows, steps])[:, None]
-        self._logprobs[at] = logprobs.gather(1, picked)[:, 0].numpy()
-        self._top_ids[at] = top_ids.numpy()
-        self._top_logprobs[at] = logprobs.gather(1, top_ids).numpy()
-        self._digests[at] = _digests(logprobs)
-
-    def _unfinished(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which (row, step) belong to an answer; updates lengths and stops."""
-        ends = np.isin(chosen, self._eos)
-        ended_before = np.cumsum(ends, axis=1) - ends > 0
-        live = ~self._stopped[:, None] & ~ended_before
-        self._lengths += live.sum(axis=1)
-        self._stopped |= ends.any(axis=1)
-        return live
-
-
-def _top_k(logits: Tensor, k: int) -> Tensor:
-    """Indices of the k largest of each row, ties by the lower index.
-
-    torch.topk breaks ties as it likes, so rows in which one could matter, an equal
-    pair among the k + 1 largest, are sorted stably instead.
+    Returns:
+        Token ids, ascending; empty if neither declares one.
     """
-    wider = min(k + 1, logits.shape[1])
-    values, indices = torch.topk(logits, wider, dim=1)
-    indices = indices[:, :k].contiguous()
-    tied = ~(values[:, :-1] > values[:, 1:]).all(dim=1)  # a NaN counts as a tie
-    if bool(tied.any()):
-        indices[tied] = torch.sort(logits[tied], dim=1, descending=True, stable=True).indices[:, :k]
-    return indices
+    declared = model.generation_config.eos_token_id
+    if declared is None and tokenizer is not None:
+        declared = tokenizer.eos_token_id
+    if declared is None:
+        return ()
+    return (declared,) if isinstance(declared, int) else tuple(sorted(declared))
 
 
-def _digests(logprobs: Tensor) -> NDArray[np.uint64]:
-    rows = np.ascontiguousarray(logprobs.numpy())
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+def padding_id(model: PreTrainedModel, tokenizer: Any = None) -> int:
+    """The token to fill rows up with, as the checkpoint declares it.
+
+    Args:
+        model: Its generation_config.json is asked first.
+        tokenizer: Asked next.
+
+    Returns:
+        A token id: an end-of-sequence token, or 0, if neither declares one. It is masked, so that
+        any other would do.
+    """
+    declared = model.generation_config.pad_token_id
+    if declared is None and tokenizer is not None:
+        declared = tokenizer.pad_token_id
+    return int(declared) if declared is not None else (*end_of_sequence_ids(model, tokenizer), 0)[0]
 
 
 def _stock_log_softmax(logits: Tensor) -> Tensor:
