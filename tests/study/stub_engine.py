@@ -61,6 +61,10 @@ def encode(model_path: Path, conversations: Sequence[list[dict[str, str]]]) -> l
     ]
 
 
+def pieces(model_path: Path) -> list[bytes]:
+    return [f" {number}".encode() for number in range(VOCABULARY)]
+
+
 def open_engine(model_path: Path, *, precision: str, threads: int) -> StubEngine:
     return StubEngine(precision, threads)
 

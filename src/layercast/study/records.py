@@ -5,6 +5,7 @@ A run folder holds::
     manifest.json                                   what ran, on what, with which versions
     plan.json                                       the plan as resolved
     problems.parquet                                problems and their prompts, fixed at the start
+    vocabulary.parquet                              the bytes each token stands for
     records/<precision>/<config_id>/batch-00003.parquet
     logs/<worker>.log                               what a worker wrote on its standard error
 

@@ -11,6 +11,7 @@ from layercast.errors import RecordError
 from layercast.numerics import NUMERICS_VERSION
 from layercast.study import provenance
 from layercast.study.atomic import remove_partial_files
+from layercast.study.engines import load_engine
 from layercast.study.jobs import Job, plan_jobs, unfinished
 from layercast.study.lock import lock_folder
 from layercast.study.manifest import (
@@ -28,9 +29,19 @@ from layercast.study.progress import ProgressListener, Silent
 from layercast.study.prompts import find_task, problem_rows, problems_digest
 from layercast.study.records import write_problems
 from layercast.study.resolution import ResolvedPlan, resolve
+from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
+from layercast.study.vocabulary import write_vocabulary
 from layercast.tasks import Problem, Task
 
-_RUN_FOLDER_NAMES = {".lock", "manifest.json", "plan.json", "problems.parquet", "records", "logs"}
+_RUN_FOLDER_NAMES = {
+    ".lock",
+    "manifest.json",
+    "plan.json",
+    "problems.parquet",
+    VOCABULARY_FILE,
+    "records",
+    "logs",
+}
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ def _open_run(
     if not (folder / "manifest.json").exists():
         rows = problem_rows(problems, task, engine=launch.engine, model_path=resolved.model_path)
         write_problems(folder, rows)
+        write_vocabulary(folder, load_engine(launch.engine).pieces(resolved.model_path))
         # Last, because a folder with a manifest is a run with all it needs.
         write_manifest(folder, now)
         return now, notes

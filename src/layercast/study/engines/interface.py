@@ -93,6 +93,9 @@ class EngineModule(Protocol):
     ) -> list[Prompt]:
         """Apply the model's chat template; needs the tokenizer only."""
 
+    def pieces(self, model_path: Path) -> list[bytes]:
+        """Return the bytes each token stands for, by token id; needs the tokenizer only."""
+
     def open_engine(self, model_path: Path, *, precision: str, threads: int) -> Engine:
         """Load the model at a precision into this process."""
 

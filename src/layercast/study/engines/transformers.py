@@ -16,6 +16,7 @@ from layercast import ops
 from layercast.errors import CheckpointError
 from layercast.integrations.transformers import generate
 from layercast.study.engines.interface import Facts, Generation, Prompt
+from layercast.study.vocabulary import token_pieces
 
 _STOCK_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -41,6 +42,15 @@ def encode(model_path: Path, conversations: Sequence[list[dict[str, str]]]) -> l
             ids = tokenizer(text)["input_ids"]
         prompts.append(Prompt(text, tuple(ids)))
     return prompts
+
+
+def pieces(model_path: Path) -> list[bytes]:
+    """Return the bytes each token of the model's tokenizer stands for, by token id.
+
+    Raises:
+        CheckpointError: the folder holds no tokenizer that can be loaded.
+    """
+    return token_pieces(_tokenizer(model_path))
 
 
 def open_engine(model_path: Path, *, precision: str, threads: int) -> TransformersEngine:
