@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -71,6 +72,27 @@ class Plan(_Section):
     seed: int = Field(default=0, ge=0, le=2**63 - 1, strict=True)
     axes: Axes
     decoding: Decoding
+
+    def narrowed(
+        self, *, precisions: Sequence[str] | None = None, problems: int | None = None
+    ) -> Plan:
+        """Return the plan with fewer precisions or problems; None leaves either as it is.
+
+        Raises:
+            PlanError: a precision that the plan does not have, or not at least one problem.
+        """
+        tree = self.model_dump(mode="json")
+        if problems is not None:
+            tree["problems"] = problems
+        if precisions:
+            unknown = [name for name in precisions if name not in tree["precisions"]]
+            if unknown:
+                raise PlanError(
+                    "narrowed: `precisions` must be among the plan's "
+                    f"({', '.join(tree['precisions'])}), got {unknown[0]!r}. Correct the name."
+                )
+            tree["precisions"] = [name for name in tree["precisions"] if name in precisions]
+        return parse_plan(tree)
 
 
 def load_plan(path: Path | str | None = None) -> Plan:

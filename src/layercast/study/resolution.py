@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layercast.errors import PlanError
+from layercast.errors import PlanError, RecordError
 from layercast.study import instruction_sets
 from layercast.study.model_files import locate
 from layercast.study.plan import InstructionSet, Plan, Precision
 from layercast.tasks import load_task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Configuration:
     """One point of the axes."""
 
@@ -27,6 +28,21 @@ class Configuration:
     def id(self) -> str:
         """Name of the configuration in records, e.g. ``avx512-t2-b16``."""
         return f"{self.instruction_set}-t{self.threads}-b{self.batch_size}"
+
+    @classmethod
+    def parse(cls, config_id: str) -> Configuration:
+        """Return the configuration of an `id`.
+
+        Raises:
+            RecordError: it is not one.
+        """
+        match = re.fullmatch(r"([a-z0-9]+)-t(\d+)-b(\d+)", config_id)
+        if match is None:
+            raise RecordError(
+                f"records: a configuration must be named like avx512-t2-b16, got {config_id!r}. "
+                "Take what does not belong there out of the run folder's records."
+            )
+        return cls(match[1], int(match[2]), int(match[3]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""The answers of one precision as tables of problems x configurations, a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from layercast.errors import RecordError
+from layercast.study import records
+from layercast.study.resolution import Configuration
+
+Cells = list[list[NDArray[Any] | None]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One configuration of one run: a column of every table."""
+
+    folder: Path
+    run: str
+    config_id: str
+
+    @property
+    def label(self) -> str:
+        """Name for a reader: the configuration, after its run's name if there are several."""
+        return f"{self.run}: {self.config_id}" if self.run else self.config_id
+
+
+@dataclass(frozen=True)
+class AnswerTables:
+    """The answers of one precision over the configurations of one run or several.
+
+    Only the column asked for is read, one configuration after the other, so that a large run
+    takes the memory of its largest column.
+
+    Args:
+        precision: Which answers.
+        problem_ids: The rows of every table, in order.
+        sources: The columns of every table, in order.
+    """
+
+    precision: str
+    problem_ids: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    def lists(self, column: str) -> Cells:
+        """Return a list column, problems x configurations: an array a cell, None if missing."""
+        table: Cells = [[None] * len(self.sources) for _ in self.problem_ids]
+        for place, source in enumerate(self.sources):
+            rows, answers = self._read(source, [column])
+            array = pa.concat_arrays(answers[column].chunks)
+            flat, offsets = array.values.to_numpy(), array.offsets.to_numpy()
+            for row, start, stop in zip(rows, offsets[:-1], offsets[1:], strict=True):
+                table[row][place] = flat[start:stop]
+        return table
+
+    def numbers(self, *columns: str) -> list[NDArray[np.float64]]:
+        """Return number or truth columns as (problems, configurations) each, NaN if missing."""
+        shape = (len(self.problem_ids), len(self.sources))
+        tables = [np.full(shape, np.nan) for _ in columns]
+        for place, source in enumerate(self.sources):
+            rows, answers = self._read(source, columns)
+            for table, column in zip(tables, columns, strict=True):
+                table[rows, place] = np.asarray(answers[column].to_pylist(), dtype=np.float64)
+        return tables
+
+    def texts(self, column: str) -> list[list[str | None]]:
+        """Return a text column, problems x configurations, None if missing."""
+        table: list[list[str | None]] = [[None] * len(self.sources) for _ in self.problem_ids]
+        for place, source in enumerate(self.sources):
+            rows, answers = self._read(source, [column])
+            for row, value in zip(rows, answers[column].to_pylist(), strict=True):
+                table[row][place] = value
+        return table
+
+    def _read(self, source: Source, columns: Sequence[str]) -> tuple[list[int], pa.Table]:
+        """Return the answers of one configuration and the row of each."""
+        answers = records.read_answers(
+            source.folder,
+            precision=self.precision,
+            config_id=source.config_id,
+            columns=["problem_id", *columns],
+        )
+        places = {problem_id: row for row, problem_id in enumerate(self.problem_ids)}
+        names: Sequence[str] = answers["problem_id"].to_pylist()
+        unknown = [name for name in names if name not in places]
+        if unknown or len(set(names)) != len(names):
+            raise RecordError(
+                f"summarise: `{source.folder}` must hold one answer to each of its problems, got "
+                f"{'an answer to ' + unknown[0] if unknown else 'one twice'} under "
+                f"{self.precision} {source.config_id}. Files of another run were put there; "
+                "run the study into a new folder."
+            )
+        return [places[name] for name in names], answers
+
+
+def open_answers(
+    folders: Sequence[Path], precision: str, problem_ids: Sequence[str]
+) -> AnswerTables:
+    """Return the tables of one precision over all configurations of the folders.
+
+    Args:
+        folders: Run folders over the same problems.
+        precision: Which answers.
+        problem_ids: Rows of the tables.
+    """
+    sources = [
+        Source(folder, name, config_id)
+        for folder, name in zip(folders, run_names(folders), strict=True)
+        for config_id in sorted(records.config_ids(folder, precision), key=Configuration.parse)
+    ]
+    return AnswerTables(precision, tuple(problem_ids), tuple(sources))
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """Return short, distinct names of several run folders; a single one needs none."""
+    if len(folders) == 1:
+        return [""]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
