@@ -1,4 +1,4 @@
-"""Inverse frequencies of rotary position embeddings, plain and scaled.
+"""Inverse frequencies of rotary position embeddings under the scalings of long-context models.
 
 Everything is computed in 50-digit decimal arithmetic and rounded once to
 binary64: `pow` and `log` of a C library differ in their last bit between
@@ -25,25 +25,26 @@ class RopeFrequencies:
     Attributes:
         head_dim: Channels rotated, even.
         base: `rope_theta`.
-        inv_freq: `head_dim / 2` inverse frequencies in radians a position, binary64.
+        inv_freq: `head_dim / 2` scaled inverse frequencies in radians a position, binary64; None
+            for the plain ones, which `layercast.ops.rotary_table` computes from `base`.
         attention_scaling: Factor of cosines and sines; 1.0 for no scaling.
     """
 
     head_dim: int
     base: float
-    inv_freq: tuple[float, ...]
+    inv_freq: tuple[float, ...] | None = None
     attention_scaling: float = 1.0
 
 
 def default(head_dim: int, base: float) -> RopeFrequencies:
-    """`base ** (-2i / head_dim)` for i = 0 .. head_dim/2 - 1.
+    """`base ** (-2i / head_dim)`, unscaled.
 
     Args:
         head_dim: Channels rotated, even and positive.
         base: `rope_theta`, > 0.
 
     Returns:
-        The frequencies, each correctly rounded to binary64.
+        The description of the plain table.
 
     Raises:
         ShapeError: `head_dim` is odd or not positive.
@@ -52,9 +53,26 @@ def default(head_dim: int, base: float) -> RopeFrequencies:
     References:
         Su et al. 2021, arXiv:2104.09864, section 3.2.2.
     """
+    plain(head_dim, base)
+    return RopeFrequencies(head_dim, base)
+
+
+def plain(head_dim: int, base: float) -> tuple[float, ...]:
+    """`base ** (-2i / head_dim)` for i = 0 .. head_dim/2 - 1, correctly rounded to binary64.
+
+    Args:
+        head_dim: Channels rotated, even and positive.
+        base: `rope_theta`, > 0.
+
+    Returns:
+        The frequencies.
+
+    Raises:
+        ShapeError: `head_dim` is odd or not positive.
+        ValueRangeError: `base` is not positive.
+    """
     with localcontext(Context(prec=_DIGITS)):
-        exact = _plain(head_dim, base)
-        return RopeFrequencies(head_dim, base, tuple(float(f) for f in exact))
+        return tuple(float(frequency) for frequency in _plain(head_dim, base))
 
 
 def linear(head_dim: int, base: float, *, factor: float) -> RopeFrequencies:

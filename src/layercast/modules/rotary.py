@@ -27,7 +27,11 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         self.frequencies = frequencies
         # A plain attribute: a buffer would follow dtype casts and be initialised again on loading.
-        self._inv_freq = torch.tensor(frequencies.inv_freq, dtype=torch.float64, device="cpu")
+        self._inv_freq = (
+            None
+            if frequencies.inv_freq is None
+            else torch.tensor(frequencies.inv_freq, dtype=torch.float64, device="cpu")
+        )
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Make the tables of one forward pass.

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from layercast.errors import BackendError, UnsupportedError
-from layercast.integrations.transformers.architectures import check_class, check_modules
-from layercast.integrations.transformers.attention import ATTENTION
-from layercast.integrations.transformers.checkpoint import check_loaded_dtypes, storage_dtypes
 from layercast.integrations.transformers.config import QUANT_METHOD, LayerCastConfig
-from layercast.integrations.transformers.guard import guard_model
-from layercast.integrations.transformers.replacement import replace_modules
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @register_quantizer(QUANT_METHOD)
 class LayerCastQuantizer(HfQuantizer):  # type: ignore[misc]
-    """Swaps modules before the weights are loaded, so that nothing is ever materialised in float32.
+    """Swaps a model's modules before its weights are loaded; see `conversion`.
 
-    The skeleton is on the meta device then; giving its parameters their storage
-    dtype makes the loader keep that dtype and leave safetensors memory-mapped.
+    That is imported when it is needed: this module is loaded in the middle of
+    transformers' own import (see `layercast.integrations.registration`).
     """
 
     requires_calibration = False
@@ -63,17 +60,15 @@ class LayerCastQuantizer(HfQuantizer):  # type: ignore[misc]
                 "layercast: `use_kernels` must be False, got True: kernels from the hub sum in "
                 "an order of their own. Leave it out."
             )
-        check_class(model)
-        self._dtypes = storage_dtypes(
-            model, checkpoint_files, self.quantization_config.storage_dtype
-        )
-        replace_modules(model, self._dtypes)
-        check_modules(model)
-        model.config._attn_implementation = ATTENTION
+        from layercast.integrations.transformers.conversion import prepare_skeleton
+
+        storage = self.quantization_config.storage_dtype
+        self._dtypes = prepare_skeleton(model, checkpoint_files, storage)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
-        check_loaded_dtypes(model, self._dtypes)
-        guard_model(model)
+        from layercast.integrations.transformers.conversion import finish_model
+
+        finish_model(model, self._dtypes)
 
     def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
         """Weights are saved as they are stored."""

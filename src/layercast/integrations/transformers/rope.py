@@ -75,7 +75,10 @@ def _check_against_stock(frequencies: RopeFrequencies, module: Any, name: str) -
     with torch.device("cpu"):
         stock = type(module)(config=module.config)
     theirs = stock.inv_freq.double()
-    ours = torch.tensor(frequencies.inv_freq, dtype=torch.float64, device="cpu")
+    planned = frequencies.inv_freq
+    if planned is None:
+        planned = rope_frequencies.plain(frequencies.head_dim, frequencies.base)
+    ours = torch.tensor(planned, dtype=torch.float64, device="cpu")
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_AGREEMENT, atol=0.0):
         raise _unsupported(name, module, "frequencies that its rope_parameters do not give")
     if not math.isclose(stock.attention_scaling, frequencies.attention_scaling, rel_tol=_AGREEMENT):
