@@ -9,22 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    from light_layercast import bypass_package_init
-
-    bypass_package_init()
-
 from layercast.errors import LayercastError
 from layercast.study.plan import parse_plan
 from layercast.study.pool import Launch
 from layercast.study.runner import run_study
 
-HERE = Path(__file__).resolve().parent
-STUB = Launch(
-    engine="stub_engine",
-    task="stub_engine:StubTask",
-    worker=(sys.executable, str(HERE / "light_layercast.py"), "layercast.study.worker"),
-)
+STUB = Launch(engine="stub_engine", task="stub_engine:StubTask")
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from layercast.errors import RecordError
 from layercast.study import events
+from layercast.study.budget import Budget
 from layercast.study.events import BatchFinished, Event, Failed, Ready, TokensGenerated
 from layercast.study.instruction_sets import numerical_environment, worker_environment
 from layercast.study.jobs import Job
@@ -31,12 +31,10 @@ class Launch:
     Args:
         engine: Dotted path of an engine's module.
         task: ``module:attribute`` of a task to use instead of the plan's.
-        worker: Command that starts a worker.
     """
 
     engine: str = "layercast.study.engines.transformers"
     task: str | None = None
-    worker: tuple[str, ...] = (sys.executable, "-m", "layercast.study.worker")
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,13 @@ class WorkerFailure:
     worker: str
     message: str
     log: Path
+
+    def __str__(self) -> str:
+        """Return one line for a person."""
+        return (
+            f"worker {self.worker} failed: {self.message}. Its standard error is in {self.log}; "
+            "mend the cause and start the run again: finished batches are kept."
+        )
 
 
 @dataclass
@@ -58,12 +63,11 @@ class _Running:
 
 
 class WorkerPool:
-    """Runs jobs in worker processes; a job of n threads takes n of the usable cores.
+    """Runs jobs in worker processes, as many side by side as the machine's budget allows.
 
     Args:
         jobs: With the batches still to be done, in the order of starting.
         manifest: Of the run; each worker's state is added to it and written.
-        launch: How to start a worker.
         lock: The folder's lock, which workers inherit.
         progress: Told of every event.
     """
@@ -72,17 +76,15 @@ class WorkerPool:
         self,
         jobs: list[Job],
         manifest: Manifest,
-        launch: Launch,
         lock: int,
         progress: ProgressListener,
     ) -> None:
         self._pending = list(jobs)
         self._folder = jobs[0].folder
         self._manifest = manifest
-        self._launch = launch
         self._lock = lock
         self._progress = progress
-        self._cores = len(os.sched_getaffinity(0))
+        self._budget = Budget.of_this_machine()
         self._running: dict[str, _Running] = {}
         self._failures: list[WorkerFailure] = []
         # None tells that the worker's output ended.
@@ -106,13 +108,9 @@ class WorkerPool:
 
     def _start_what_fits(self) -> None:
         for job in list(self._pending):
-            taken = sum(self._cores_of(worker.job) for worker in self._running.values())
-            if taken + self._cores_of(job) <= self._cores:
+            if self._budget.allows((worker.job for worker in self._running.values()), job):
                 self._pending.remove(job)
                 self._start(job)
-
-    def _cores_of(self, job: Job) -> int:
-        return min(job.threads, self._cores)
 
     def _start(self, job: Job) -> None:
         self._progress.worker_started(job.name, len(job.batches))
@@ -120,7 +118,7 @@ class WorkerPool:
             job.log_path.parent.mkdir(exist_ok=True)
             with job.log_path.open("ab") as log:
                 process = subprocess.Popen(
-                    self._launch.worker,
+                    [sys.executable, "-m", "layercast.study.worker"],
                     env=worker_environment(job.instruction_set, job.threads),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -180,8 +178,8 @@ class WorkerPool:
             failure = _describe_end(status, job.log_path)
         if failure is not None:
             self._failures.append(WorkerFailure(job.name, failure, job.log_path))
-        elif job.log_path.exists() and not job.log_path.stat().st_size:
-            job.log_path.unlink()
+        else:
+            job.log_path.unlink(missing_ok=True)
         self._progress.worker_finished(job.name, failure)
         self._start_what_fits()
 

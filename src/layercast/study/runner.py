@@ -78,7 +78,7 @@ def run_study(
         plan: From `load_plan`.
         out: The run folder; made if it is not there.
         progress: Told how the run goes; nothing is shown if None.
-        launch: How workers are started, for tests of the runner.
+        launch: What makes the answers, for tests of the runner.
 
     Returns:
         The result; a worker's failure is in it, not raised, and the other workers finish.
@@ -117,7 +117,7 @@ def run_study(
                 answers_kept=_answers(jobs) - _answers(pending),
             )
             try:
-                failures = WorkerPool(pending, manifest, launch, lock, progress).run()
+                failures = WorkerPool(pending, manifest, lock, progress).run()
             finally:
                 progress.stop()
                 remove_partial_files(folder)

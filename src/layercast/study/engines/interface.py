@@ -1,6 +1,6 @@
 """What the study asks of an engine.
 
-An engine is a module with two functions, `encode` and `open_engine`, named by its dotted path,
+An engine is a module with the functions of `EngineModule`, named by its dotted path,
 so that the process that only starts workers need not import torch.
 """
 
