@@ -1,0 +1,221 @@
+// The only file that knows Python. Tensors come as addresses; what they point to was checked on the Python side.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+
+#include "dispatch.h"
+#include "float_control.h"
+#include "key_blocks.h"
+#include "rotary_table.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+
+namespace layercast {
+namespace {
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Units of work so small that handing them to another thread costs more than doing them (about 2^15 operations).
+int64_t grain_of(int64_t operations_per_unit) {
+  const int64_t grain = (int64_t{1} << 15) / (operations_per_unit + 1);
+  return grain < 1 ? 1 : grain;
+}
+
+void linear(uintptr_t x, int64_t ldx, uintptr_t weight, int64_t ldw, int weight_storage, uintptr_t bias,
+            int bias_storage, uintptr_t y, int64_t M, int64_t N, int64_t K, int threads) {
+  const Kernels& kernels = active_kernels();
+  const LinearArgs args = {.x = pointer<const float>(x),
+                           .weight = pointer<const void>(weight),
+                           .bias = pointer<const void>(bias),
+                           .y = pointer<float>(y),
+                           .M = M,
+                           .N = N,
+                           .K = K,
+                           .ldx = ldx,
+                           .ldw = ldw,
+                           .weight_storage = static_cast<Storage>(weight_storage),
+                           .bias_storage = static_cast<Storage>(bias_storage)};
+  if (M == 0) return;
+  const int64_t units = (N + kernels.linear_unit - 1) / kernels.linear_unit;
+  parallel_for(threads, units, grain_of(kernels.linear_unit * K * M),
+               [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
+}
+
+// False where an id lies outside the vocabulary; nothing is read then.
+bool embedding(uintptr_t ids, uintptr_t weight, int storage, uintptr_t y, int64_t rows, int64_t vocabulary,
+               int64_t hidden, int threads) {
+  const EmbeddingArgs args = {.ids = pointer<const int64_t>(ids),
+                              .weight = pointer<const void>(weight),
+                              .y = pointer<float>(y),
+                              .rows = rows,
+                              .hidden = hidden,
+                              .storage = static_cast<Storage>(storage)};
+  for (int64_t i = 0; i < rows; ++i) {
+    if (args.ids[i] < 0 || args.ids[i] >= vocabulary) return false;
+  }
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(hidden),
+               [&](int64_t begin, int64_t end) { kernels.embedding(args, begin, end); });
+  return true;
+}
+
+void rms_norm(uintptr_t x, uintptr_t weight, int storage, uintptr_t y, int64_t rows, int64_t hidden, double eps,
+              bool unit_offset, int threads) {
+  const NormArgs args = {.x = pointer<const float>(x),
+                         .weight = pointer<const void>(weight),
+                         .y = pointer<float>(y),
+                         .rows = rows,
+                         .hidden = hidden,
+                         .eps = static_cast<float>(eps),
+                         .unit_offset = unit_offset,
+                         .storage = static_cast<Storage>(storage)};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(4 * hidden),
+               [&](int64_t begin, int64_t end) { kernels.rms_norm(args, begin, end); });
+}
+
+template <void (*Kernels::*kKernel)(const RowArgs&, int64_t, int64_t)>
+void rows(uintptr_t x, uintptr_t y, int64_t rows, int64_t n, int threads) {
+  const RowArgs args = {.x = pointer<const float>(x), .y = pointer<float>(y), .rows = rows, .n = n};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(16 * n),
+               [&](int64_t begin, int64_t end) { (kernels.*kKernel)(args, begin, end); });
+}
+
+template <void (*Kernels::*kKernel)(const ElementwiseArgs&, int64_t, int64_t)>
+void elementwise(uintptr_t x, uintptr_t y, int64_t n, int threads) {
+  const ElementwiseArgs args = {.x = pointer<const float>(x), .y = pointer<float>(y), .n = n};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, n, grain_of(8), [&](int64_t begin, int64_t end) { (kernels.*kKernel)(args, begin, end); });
+}
+
+void argmax(uintptr_t x, uintptr_t y, int64_t rows, int64_t n, int threads) {
+  const ArgmaxArgs args = {.x = pointer<const float>(x), .y = pointer<int64_t>(y), .rows = rows, .n = n};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(2 * n), [&](int64_t begin, int64_t end) { kernels.argmax(args, begin, end); });
+}
+
+void dot(uintptr_t x, uintptr_t w, int64_t ldw, uintptr_t y, int64_t rows, int64_t n, int threads) {
+  const DotArgs args = {.x = pointer<const float>(x),
+                        .w = pointer<const float>(w),
+                        .y = pointer<float>(y),
+                        .rows = rows,
+                        .n = n,
+                        .ldw = ldw};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(4 * n), [&](int64_t begin, int64_t end) { kernels.dot(args, begin, end); });
+}
+
+void rotary_frequencies_at(double base, int64_t head_dim, uintptr_t frequencies) {
+  const FloatControl control;
+  rotary_frequencies(base, head_dim, pointer<double>(frequencies));
+}
+
+void rotary_table_at(uintptr_t positions, uintptr_t frequencies, uintptr_t cos, uintptr_t sin, int64_t rows,
+                     int64_t half, double scaling, int threads) {
+  const RotaryTableArgs args = {.positions = pointer<const int64_t>(positions),
+                                .frequencies = pointer<const double>(frequencies),
+                                .cos = pointer<float>(cos),
+                                .sin = pointer<float>(sin),
+                                .rows = rows,
+                                .half = half,
+                                .scaling = scaling};
+  parallel_for(threads, rows, grain_of(128 * half),
+               [&](int64_t begin, int64_t end) { rotary_table(args, begin, end); });
+}
+
+using Strides = std::vector<int64_t>;
+
+void rotary(uintptr_t x, uintptr_t cos, uintptr_t sin, uintptr_t y, int64_t B, int64_t H, int64_t T, int64_t D,
+            int64_t R, int64_t stride_b, int64_t stride_h, int64_t stride_t, int threads) {
+  const RotaryArgs args = {.x = pointer<const float>(x),
+                           .cos = pointer<const float>(cos),
+                           .sin = pointer<const float>(sin),
+                           .y = pointer<float>(y),
+                           .B = B,
+                           .H = H,
+                           .T = T,
+                           .D = D,
+                           .R = R,
+                           .stride_b = stride_b,
+                           .stride_h = stride_h,
+                           .stride_t = stride_t};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, B * H * T, grain_of(4 * D),
+               [&](int64_t begin, int64_t end) { kernels.rotary(args, begin, end); });
+}
+
+// The first key position that a sequence holds twice (nothing is computed then), or -1.
+int64_t attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t query_positions,
+                  uintptr_t key_positions, int64_t B, int64_t Hq, int64_t Hkv, int64_t Tq, int64_t Tk, int64_t D,
+                  const Strides& q_strides, const Strides& k_strides, const Strides& v_strides, double scale,
+                  int64_t window, double softcap, int threads) {
+  const KeyBlocks found = find_key_blocks(pointer<const int64_t>(key_positions), B, Tk);
+  if (found.duplicate >= 0) return found.duplicate;
+  const AttentionArgs args = {.q = pointer<const float>(q),
+                              .k = pointer<const float>(k),
+                              .v = pointer<const float>(v),
+                              .o = pointer<float>(o),
+                              .query_positions = pointer<const int64_t>(query_positions),
+                              .blocks = found.blocks.data(),
+                              .block_offsets = found.offsets.data(),
+                              .B = B,
+                              .Hq = Hq,
+                              .Hkv = Hkv,
+                              .Tq = Tq,
+                              .D = D,
+                              .q_stride_b = q_strides[0],
+                              .q_stride_h = q_strides[1],
+                              .q_stride_t = q_strides[2],
+                              .k_stride_b = k_strides[0],
+                              .k_stride_h = k_strides[1],
+                              .k_stride_t = k_strides[2],
+                              .v_stride_b = v_strides[0],
+                              .v_stride_h = v_strides[1],
+                              .v_stride_t = v_strides[2],
+                              .window = window,
+                              .scale = static_cast<float>(scale),
+                              .softcap = static_cast<float>(softcap)};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, B * Hkv, grain_of((Hq / Hkv) * Tq * Tk * D),
+               [&](int64_t begin, int64_t end) { kernels.attention(args, begin, end); });
+  return -1;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Kernels* table : available_kernels()) names.emplace_back(table->name);
+  return names;
+}
+
+}  // namespace
+}  // namespace layercast
+
+NB_MODULE(_csrc, m) {
+  using namespace layercast;
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  m.def("available_isas", available_isas);
+  m.def("isa", [] { return std::string(active_kernels().name); });
+  m.def("select_isa", [](const std::string& name) { return select_kernels(name.c_str()); });
+  m.def("linear", layercast::linear, unlocked);
+  m.def("embedding", layercast::embedding, unlocked);
+  m.def("rms_norm", layercast::rms_norm, unlocked);
+  m.def("softmax", rows<&Kernels::softmax>, unlocked);
+  m.def("log_softmax", rows<&Kernels::log_softmax>, unlocked);
+  m.def("silu", elementwise<&Kernels::silu>, unlocked);
+  m.def("exp", elementwise<&Kernels::exp>, unlocked);
+  m.def("log", elementwise<&Kernels::log>, unlocked);
+  m.def("tanh", elementwise<&Kernels::tanh>, unlocked);
+  m.def("argmax", layercast::argmax, unlocked);
+  m.def("dot", layercast::dot, unlocked);
+  m.def("rotary_frequencies", rotary_frequencies_at, unlocked);
+  m.def("rotary_table", rotary_table_at, unlocked);
+  m.def("rotary", layercast::rotary, unlocked);
+  m.def("attention", layercast::attention, unlocked);
+}

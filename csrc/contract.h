@@ -1,0 +1,120 @@
+// The scalar arithmetic every kernel shares, written on vectors: each lane does exactly these operations in this order.
+//
+// Compiled once per instruction set (see simd.h). No call of libm, no contraction: a fused multiply-add happens where
+// `fma` is written and nowhere else. Coefficients are minimax fits rounded to binary32; the bounds stated are the
+// largest errors over all 2^32 inputs, found by exhaustion in csrc/tests.
+#pragma once
+
+#include "simd.h"
+
+namespace layercast::LAYERCAST_ISA {
+namespace {
+
+constexpr int kShards = 8;
+constexpr int kChunk = 64;
+constexpr int kKeyBlock = 64;
+
+LAYERCAST_INLINE int64_t shard_begin(int64_t length, int shard) { return length * shard / kShards; }
+
+LAYERCAST_INLINE float infinity() { return bitcast<float>(0x7f800000); }
+
+// e^x as significand * 2^exponent, for |x| <= 160 or NaN; significand within [0.70, 1.42].
+struct SplitExp {
+  F32 significand;
+  I32 exponent;
+};
+
+LAYERCAST_INLINE SplitExp split_exp(F32 x) {
+  const I32 n = round_to_int(x * 0x1.715476p+0f);
+  const F32 count = to_float(n);
+  F32 r = fma(count, splat(-0x1.62e43p-1f), x);
+  r = fma(count, splat(0x1.05c61p-29f), r);
+  F32 p = splat(0x1.9f085ap-13f);
+  p = fma(p, r, splat(0x1.6d8d52p-10f));
+  p = fma(p, r, splat(0x1.111272p-7f));
+  p = fma(p, r, splat(0x1.55548ep-5f));
+  p = fma(p, r, splat(0x1.555554p-3f));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  return {p, n};
+}
+
+// v * 2^n in two exact powers, so that only a subnormal result rounds; |n| <= 250.
+LAYERCAST_INLINE F32 scale_by_power(F32 v, I32 n) {
+  const I32 half = n >> 1;
+  const F32 first = bitcast<F32>((half + 127) << 23);
+  const F32 second = bitcast<F32>((n - half + 127) << 23);
+  return (v * first) * second;
+}
+
+// e^x within 1 ulp; exactly 1 at 0. Overflows to +inf, underflows through the subnormals to +0. NaN stays NaN.
+LAYERCAST_INLINE F32 exp(F32 x) {
+  F32 clamped = x > 89.5f ? splat(89.5f) : x;
+  clamped = clamped < -105.0f ? splat(-105.0f) : clamped;
+  const SplitExp e = split_exp(clamped);
+  return x != x ? x : scale_by_power(e.significand, e.exponent);
+}
+
+// log(x) within 1 ulp; log(+-0) = -inf, log(+inf) = +inf, NaN below zero.
+LAYERCAST_INLINE F32 log(F32 x) {
+  const auto subnormal = x < 0x1p-126f;
+  const F32 scaled = subnormal ? x * 0x1p23f : x;
+  const I32 bits = bitcast<I32>(scaled);
+  // x = m * 2^k with m within [2/3, 4/3).
+  const I32 shifted = (bits - 0x3f2aaaab) & static_cast<int32_t>(0xff800000);
+  const F32 m = bitcast<F32>(bits - shifted);
+  const F32 k = to_float(shifted >> 23) - (subnormal ? splat(23.0f) : splat(0.0f));
+  const F32 f = m - 1.0f;
+  const F32 square = f * f;
+  F32 p = splat(-0x1.081048p-3f);
+  p = fma(p, f, splat(0x1.1e714ap-3f));
+  p = fma(p, f, splat(-0x1.f30ccep-4f));
+  p = fma(p, f, splat(0x1.1ed522p-3f));
+  p = fma(p, f, splat(-0x1.559dfp-3f));
+  p = fma(p, f, splat(0x1.99d044p-3f));
+  p = fma(p, f, splat(-0x1.fffefp-3f));
+  p = fma(p, f, splat(0x1.555506p-2f));
+  p = fma(p, f, splat(-0.5f));
+  p = fma(p, square, f);
+  p = fma(k, splat(-0x1.05c61p-29f), p);
+  p = fma(k, splat(0x1.62e43p-1f), p);
+  p = x == infinity() ? x : p;
+  p = x == 0.0f ? splat(-infinity()) : p;
+  return x >= 0.0f ? p : splat(bitcast<float>(0x7fc00000));
+}
+
+// tanh(x) within 1 ulp, odd in x. A polynomial up to 1.125; beyond, 1 - 2 / (e^2|x| + 1), whose subtraction cancels
+// little.
+LAYERCAST_INLINE F32 tanh(F32 x) {
+  const F32 magnitude = absolute(x);
+  const F32 square = x * x;
+  F32 p = splat(-0x1.cf4c4ep-16f);
+  p = fma(p, square, splat(0x1.fa555ap-13f));
+  p = fma(p, square, splat(-0x1.15207p-10f));
+  p = fma(p, square, splat(0x1.aed54ap-9f));
+  p = fma(p, square, splat(-0x1.1d73e2p-7f));
+  p = fma(p, square, splat(0x1.65899ep-6f));
+  p = fma(p, square, splat(-0x1.ba09fp-5f));
+  p = fma(p, square, splat(0x1.1110acp-3f));
+  p = fma(p, square, splat(-0x1.555554p-2f));
+  const F32 near = fma(p * square, x, x);
+  const F32 far = 1.0f - 2.0f / (exp(magnitude + magnitude) + 1.0f);
+  const F32 signed_far = x < 0.0f ? -far : far;
+  return magnitude <= 1.125f ? near : x != x ? x : signed_far;
+}
+
+// x / (1 + e^-x) within 2 ulp. By e^-|x|, and with its power of two applied last, so that nothing overflows and no
+// precision is lost where e^x itself would be subnormal. silu(-inf) = -0, silu(+inf) = +inf.
+LAYERCAST_INLINE F32 silu(F32 x) {
+  const F32 clamped = x < -120.0f ? splat(-120.0f) : x;
+  F32 magnitude = absolute(clamped);
+  magnitude = magnitude > 120.0f ? splat(120.0f) : magnitude;
+  const SplitExp e = split_exp(-magnitude);
+  const F32 quotient = clamped / (1.0f + scale_by_power(e.significand, e.exponent));
+  const F32 negative = scale_by_power(quotient * e.significand, e.exponent);
+  return clamped < 0.0f ? negative : quotient;
+}
+
+}  // namespace
+}  // namespace layercast::LAYERCAST_ISA

@@ -1,0 +1,132 @@
+// The kernels' arguments: raw pointers, sizes and strides counted in elements. No Torch, no Python.
+//
+// Every function computes the half-open range [begin, end) of its units of work (said at each), so that threads share
+// out outputs and never a sum. Arguments were checked by the caller; kernels assume them.
+#pragma once
+
+#include <cstdint>
+
+namespace layercast {
+
+enum class Storage : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+
+// A block of 64 consecutive key positions: the cache slot holding each, or -1.
+struct KeyBlock {
+  int64_t index;  // position / 64
+  int32_t slots[64];
+};
+
+struct LinearArgs {
+  const float* x;      // (M, K), rows ldx apart
+  const void* weight;  // (N, K), rows ldw apart
+  const void* bias;    // (N,) or null
+  float* y;            // (M, N), contiguous
+  int64_t M, N, K, ldx, ldw;
+  Storage weight_storage, bias_storage;
+};
+
+struct EmbeddingArgs {
+  const int64_t* ids;  // (rows,), each within the vocabulary
+  const void* weight;  // (vocabulary, hidden), contiguous
+  float* y;            // (rows, hidden)
+  int64_t rows, hidden;
+  Storage storage;
+};
+
+struct NormArgs {
+  const float* x;      // (rows, hidden), contiguous
+  const void* weight;  // (hidden,)
+  float* y;
+  int64_t rows, hidden;
+  float eps;
+  bool unit_offset;
+  Storage storage;
+};
+
+struct RowArgs {
+  const float* x;  // (rows, n), contiguous
+  float* y;        // (rows, n)
+  int64_t rows, n;
+};
+
+struct DotArgs {
+  const float* x;  // (rows, n)
+  const float* w;  // (rows, n), or (n,) with ldw = 0
+  float* y;        // (rows,)
+  int64_t rows, n, ldw;
+};
+
+struct ArgmaxArgs {
+  const float* x;  // (rows, n), n > 0
+  int64_t* y;      // (rows,)
+  int64_t rows, n;
+};
+
+struct ElementwiseArgs {
+  const float* x;
+  float* y;
+  int64_t n;
+};
+
+struct RotaryArgs {
+  const float* x;    // (B, H, T, D), the last axis contiguous
+  const float* cos;  // (B, T, R), contiguous, R even and at most D
+  const float* sin;
+  float* y;  // (B, H, T, D), contiguous
+  int64_t B, H, T, D, R;
+  int64_t stride_b, stride_h, stride_t;
+};
+
+struct AttentionArgs {
+  const float* q;  // (B, Hq, Tq, D), the last axis contiguous, as for k and v: (B, Hkv, Tk, D)
+  const float* k;
+  const float* v;
+  float* o;                        // (B, Tq, Hq, D), contiguous
+  const int64_t* query_positions;  // (B, Tq), contiguous; -1: a padding query
+  const KeyBlock* blocks;          // of all sequences, ascending within each
+  const int64_t* block_offsets;    // (B + 1,): the sequence's blocks are [offsets[b], offsets[b + 1])
+  int64_t B, Hq, Hkv, Tq, D;
+  int64_t q_stride_b, q_stride_h, q_stride_t;
+  int64_t k_stride_b, k_stride_h, k_stride_t;
+  int64_t v_stride_b, v_stride_h, v_stride_t;
+  int64_t window;  // keys visible back from the query, itself included; 0: all
+  float scale;
+  float softcap;  // 0: none
+};
+
+constexpr int64_t kMaxHeadDim = 512;
+
+// One table per instruction set.
+struct Kernels {
+  const char* name;
+  int64_t linear_unit;                                                  // columns of y a unit of work of `linear` holds
+  void (*linear)(const LinearArgs&, int64_t begin, int64_t end);        // unit: linear_unit columns of y
+  void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);  // unit: a row, as below
+  void (*rms_norm)(const NormArgs&, int64_t begin, int64_t end);
+  void (*softmax)(const RowArgs&, int64_t begin, int64_t end);
+  void (*log_softmax)(const RowArgs&, int64_t begin, int64_t end);
+  void (*argmax)(const ArgmaxArgs&, int64_t begin, int64_t end);
+  void (*dot)(const DotArgs&, int64_t begin, int64_t end);
+  void (*silu)(const ElementwiseArgs&, int64_t begin, int64_t end);  // unit: an element
+  void (*exp)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*log)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end);        // unit: one (b, h, t)
+  void (*attention)(const AttentionArgs&, int64_t begin, int64_t end);  // unit: one (b, key/value head)
+};
+
+// Each exists where the build has the instruction set (LAYERCAST_HAS_...); scalar always does.
+namespace scalar {
+const Kernels& kernels();
+}
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512 {
+const Kernels& kernels();
+}
+namespace neon {
+const Kernels& kernels();
+}
+
+}  // namespace layercast

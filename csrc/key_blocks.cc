@@ -1,0 +1,54 @@
+#include "key_blocks.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace layercast {
+namespace {
+
+constexpr int64_t kKeyBlock = 64;
+
+// False where the position is taken already.
+bool place(KeyBlocks& found, int64_t first_block, int64_t position, int32_t slot) {
+  const int64_t index = position / kKeyBlock;
+  const auto size = static_cast<int64_t>(found.blocks.size());
+  if (size == first_block || found.blocks.back().index != index) {
+    KeyBlock block;
+    block.index = index;
+    std::fill(std::begin(block.slots), std::end(block.slots), -1);
+    found.blocks.push_back(block);
+  }
+  int32_t& where = found.blocks.back().slots[position % kKeyBlock];
+  if (where >= 0) return false;
+  where = slot;
+  return true;
+}
+
+}  // namespace
+
+KeyBlocks find_key_blocks(const int64_t* key_positions, int64_t B, int64_t Tk) {
+  KeyBlocks found;
+  found.offsets.push_back(0);
+  std::vector<std::pair<int64_t, int32_t>> order;
+  for (int64_t b = 0; b < B; ++b) {
+    const int64_t* positions = key_positions + b * Tk;
+    order.clear();
+    bool ascending = true;
+    int64_t last = -1;
+    for (int64_t slot = 0; slot < Tk; ++slot) {
+      if (positions[slot] < 0) continue;
+      ascending = ascending && positions[slot] > last;
+      last = positions[slot];
+      order.emplace_back(positions[slot], static_cast<int32_t>(slot));
+    }
+    if (!ascending) std::sort(order.begin(), order.end());
+    const int64_t first_block = found.offsets.back();
+    for (const auto& [position, slot] : order) {
+      if (!place(found, first_block, position, slot) && found.duplicate < 0) found.duplicate = position;
+    }
+    found.offsets.push_back(static_cast<int64_t>(found.blocks.size()));
+  }
+  return found;
+}
+
+}  // namespace layercast

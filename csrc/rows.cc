@@ -1,0 +1,95 @@
+// Operations on one row at a time: rms_norm, softmax, log_softmax, argmax, dot.
+#include "contract.h"
+#include "kernels.h"
+#include "reduce.h"
+#include "storage.h"
+
+namespace layercast::LAYERCAST_ISA {
+namespace {
+
+// The largest element, NaN where there is one, -inf of nothing.
+float row_maximum(const float* x, int64_t n) {
+  F32 largest = splat(-infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
+  float lanes[kLanes];
+  store(lanes, largest);
+  float result = -infinity();
+  for (int lane = 0; lane < kLanes; ++lane)
+    result = lanes[lane] > result || lanes[lane] != lanes[lane] ? lanes[lane] : result;
+  for (int lane = 0; lane < kLanes; ++lane) result = lanes[lane] != lanes[lane] ? lanes[lane] : result;
+  for (; i < n; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
+  return result;
+}
+
+// y = f(x), a vector at a time, NaN made canonical.
+template <class Function>
+LAYERCAST_INLINE void map(const float* x, float* y, int64_t n, Function f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, canonical(f(load(x + i))));
+  if (i < n) store_partial(y + i, canonical(f(load_partial(x + i, static_cast<int>(n - i)))), static_cast<int>(n - i));
+}
+
+}  // namespace
+
+void rms_norm(const NormArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.hidden;
+    float* y = args.y + row * args.hidden;
+    const F32 mean = splat(dot(x, x, args.hidden)) / static_cast<float>(args.hidden);
+    const F32 scale = 1.0f / sqrt(mean + args.eps);
+    for (int64_t i = 0; i < args.hidden; i += kLanes) {
+      const int count = static_cast<int>(args.hidden - i < kLanes ? args.hidden - i : kLanes);
+      F32 w = read_vector(args.weight, i, count, args.storage);
+      if (args.unit_offset) w = 1.0f + w;
+      const F32 result = canonical((load_partial(x + i, count) * scale) * w);
+      if (count == kLanes) {
+        store(y + i, result);
+      } else {
+        store_partial(y + i, result, count);
+      }
+    }
+  }
+}
+
+void softmax(const RowArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.n;
+    float* y = args.y + row * args.n;
+    const F32 largest = splat(row_maximum(x, args.n));
+    map(x, y, args.n, [&](F32 v) { return exp(v - largest); });
+    const F32 total = splat(dot(y, nullptr, args.n));
+    map(y, y, args.n, [&](F32 v) { return v / total; });
+  }
+}
+
+void log_softmax(const RowArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.n;
+    float* y = args.y + row * args.n;
+    const F32 largest = splat(row_maximum(x, args.n));
+    map(x, y, args.n, [&](F32 v) { return exp(v - largest); });
+    const F32 log_total = log(splat(dot(y, nullptr, args.n)));
+    map(x, y, args.n, [&](F32 v) { return (v - largest) - log_total; });
+  }
+}
+
+void argmax(const ArgmaxArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.n;
+    const float largest = row_maximum(x, args.n);
+    int64_t i = 0;
+    // The first that is the largest, or the first NaN.
+    while (largest != largest ? x[i] == x[i] : x[i] != largest) ++i;
+    args.y[row] = i;
+  }
+}
+
+void dot(const DotArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float sum = dot(args.x + row * args.n, args.w + row * args.ldw, args.n);
+    args.y[row] = sum != sum ? bitcast<float>(0x7fc00000) : sum;
+  }
+}
+
+}  // namespace layercast::LAYERCAST_ISA

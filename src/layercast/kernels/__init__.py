@@ -1,0 +1,1 @@
+"""Backends: the same functions, in files of the same names, and the same bits."""

@@ -1,0 +1,29 @@
+"""Kernels in C++, for x86-64 and AArch64. Arguments are checked by `layercast.ops`, not here."""
+
+from layercast.kernels.cpu.activation import exp, log, silu, tanh
+from layercast.kernels.cpu.attention import attention
+from layercast.kernels.cpu.embedding import embedding
+from layercast.kernels.cpu.linear import linear
+from layercast.kernels.cpu.normalization import rms_norm
+from layercast.kernels.cpu.reduction import dot
+from layercast.kernels.cpu.rotary import frequencies, rotary, rotary_table
+from layercast.kernels.cpu.selection import argmax
+from layercast.kernels.cpu.softmax import log_softmax, softmax
+
+__all__ = [
+    "argmax",
+    "attention",
+    "dot",
+    "embedding",
+    "exp",
+    "frequencies",
+    "linear",
+    "log",
+    "log_softmax",
+    "rms_norm",
+    "rotary",
+    "rotary_table",
+    "silu",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,56 @@
+"""`attention` by the C++ kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layercast.errors import ValueRangeError
+from layercast.kernels.cpu.isa import csrc
+from layercast.kernels.cpu.tensors import with_unit_stride
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_positions: Tensor,
+    key_positions: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """See `layercast.ops.attention`."""
+    q, k, v = with_unit_stride(q), with_unit_stride(k), with_unit_stride(v)
+    query_positions = query_positions.contiguous()
+    key_positions = key_positions.contiguous()
+    B, Hq, Tq, D = q.shape
+    Hkv, Tk = k.shape[1], k.shape[2]
+    o = torch.empty((B, Tq, Hq, D), dtype=torch.float32)
+    duplicate = csrc.attention(
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        o.data_ptr(),
+        query_positions.data_ptr(),
+        key_positions.data_ptr(),
+        B,
+        Hq,
+        Hkv,
+        Tq,
+        Tk,
+        D,
+        q.stride()[:3],
+        k.stride()[:3],
+        v.stride()[:3],
+        scale,
+        window or 0,
+        softcap or 0.0,
+        torch.get_num_threads(),
+    )
+    if duplicate >= 0:
+        raise ValueRangeError(
+            f"attention: `key_positions` must hold each position once per sequence, got {duplicate} "
+            "twice. Mark padding and empty slots with -1."
+        )
+    return o

@@ -1,0 +1,28 @@
+"""`rms_norm` by the C++ kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layercast.kernels.cpu.isa import csrc
+from layercast.kernels.cpu.tensors import STORAGE, rows_of
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+    """See `layercast.ops.rms_norm`."""
+    x = x.contiguous()
+    weight = weight.contiguous()
+    y = torch.empty_like(x)
+    csrc.rms_norm(
+        x.data_ptr(),
+        weight.data_ptr(),
+        STORAGE[weight.dtype],
+        y.data_ptr(),
+        rows_of(x),
+        x.shape[-1],
+        eps,
+        unit_offset,
+        torch.get_num_threads(),
+    )
+    return y

@@ -1,0 +1,17 @@
+"""`argmax` by the C++ kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layercast.kernels.cpu.isa import csrc
+from layercast.kernels.cpu.tensors import rows_of
+
+
+def argmax(x: Tensor) -> Tensor:
+    """See `layercast.ops.argmax`."""
+    x = x.contiguous()
+    y = torch.empty(x.shape[:-1], dtype=torch.int64)
+    csrc.argmax(x.data_ptr(), y.data_ptr(), rows_of(x), x.shape[-1], torch.get_num_threads())
+    return y

@@ -1,0 +1,47 @@
+"""The arithmetic contract in code: its version, its constants and the bounds of shards and chunks.
+
+The bits of a result are a function of its inputs alone; these numbers fix the order that makes it so. Changing any of
+them changes bits, raises `NUMERICS_VERSION` and is a breaking change.
+"""
+
+from __future__ import annotations
+
+NUMERICS_VERSION = 1
+
+SHARDS = 8
+"""Parts a reduction is cut into, joined in a tree: the cuts of tensor parallelism over 1, 2, 4 and 8 ranks."""
+
+CHUNK = 64
+"""Longest chain of fused multiply-adds inside a shard."""
+
+KEY_BLOCK = 64
+"""Key positions whose softmax is computed together before blocks are merged."""
+
+CANONICAL_NAN_BITS = 0x7FC00000
+"""The bits every NaN result is written with."""
+
+
+def shard_bounds(length: int) -> list[tuple[int, int]]:
+    """Half-open ranges of the 8 shards of a reduction over 0..length, cut at `floor(length * i / 8)`.
+
+    Args:
+        length: Terms of the reduction, >= 0. Below 8, some shards are empty.
+
+    Returns:
+        Eight `(begin, end)` pairs that cover 0..length in order.
+    """
+    cuts = [length * i // SHARDS for i in range(SHARDS + 1)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def chunk_bounds(begin: int, end: int) -> list[tuple[int, int]]:
+    """Half-open ranges of the chunks of one shard: 64 terms each, the last one shorter.
+
+    Args:
+        begin: First term of the shard.
+        end: One past its last term.
+
+    Returns:
+        `(begin, end)` pairs in order; empty for an empty shard.
+    """
+    return [(start, min(start + CHUNK, end)) for start in range(begin, end, CHUNK)]

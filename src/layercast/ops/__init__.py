@@ -1,0 +1,33 @@
+"""Operations with a fixed order of arithmetic: a result's bits depend on its inputs and on nothing else.
+
+Float32 in and out; weights in bfloat16, float16 or float32, upcast exactly. Not on the batch, the neighbours, the
+padding, the number of threads or the instruction set does a bit depend.
+"""
+
+from layercast.kernels.cpu.isa import available_isas, isa
+from layercast.ops.activation import silu, tanh
+from layercast.ops.attention import attention
+from layercast.ops.embedding import embedding
+from layercast.ops.linear import linear
+from layercast.ops.normalization import rms_norm
+from layercast.ops.reduction import dot
+from layercast.ops.rotary import rotary, rotary_table
+from layercast.ops.selection import argmax
+from layercast.ops.softmax import log_softmax, softmax
+
+__all__ = [
+    "argmax",
+    "attention",
+    "available_isas",
+    "dot",
+    "embedding",
+    "isa",
+    "linear",
+    "log_softmax",
+    "rms_norm",
+    "rotary",
+    "rotary_table",
+    "silu",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,61 @@
+"""Registration with torch.library, and the choice between that path and the direct one.
+
+A call through the dispatcher costs several times what a small kernel does, so plain CPU tensors outside of tracing go
+straight to the kernel; compile, export, fake tensors, subclasses and dispatch modes see a registered operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layercast.errors import UnsupportedError
+
+_LIBRARY = torch.library.Library("layercast", "DEF")
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def runs_directly(x: Tensor) -> bool:
+    """Whether a call on `x` may hand its address to a kernel."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) in _PLAIN_TYPES
+        and x.device.type == "cpu"
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+def register(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Register `layercast::<schema>` with its CPU kernel and its shape function, and return the operation.
+
+    Args:
+        schema: Signature in torch.library's language, with a name.
+        kernel: Computes on real CPU tensors; checks its arguments.
+        fake: Returns empty tensors of the result's shape; checks its arguments.
+
+    Returns:
+        The overload to call where a tensor must go through the dispatcher.
+    """
+    name = schema.partition("(")[0]
+
+    def refuse_grad(*args: Any, **kwargs: Any) -> Any:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            raise UnsupportedError(
+                f"{name}: inputs must not require grad, got one that does. These kernels have no "
+                "backward: call under torch.inference_mode() or torch.no_grad()."
+            )
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation(*args, **kwargs)
+
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, kernel, "CPU")
+    _LIBRARY.impl(name, refuse_grad, "Autograd")
+    torch.library.register_fake(f"layercast::{name}", fake, lib=_LIBRARY)
+    operation: Callable[..., Any] = getattr(torch.ops.layercast, name).default
+    return operation

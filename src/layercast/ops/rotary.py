@@ -1,0 +1,188 @@
+"""`rotary_table` and `rotary`: rotary position embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layercast.errors import ShapeError, ValueRangeError
+from layercast.kernels import cpu
+from layercast.ops.checks import require_dims, require_dtype, require_float32
+from layercast.ops.registration import register, runs_directly
+
+POSITION_LIMIT = 2**31
+"""Positions, and angles in radians, lie below this: the argument reduction is exact up to here."""
+
+
+def _check_table(position_ids: Tensor, head_dim: int, base: float, inv_freq: Tensor | None) -> None:
+    require_dtype("rotary_table", "position_ids", position_ids, torch.int64)
+    if head_dim <= 0 or head_dim % 2:
+        raise ShapeError(
+            f"rotary_table: `head_dim` must be even and positive, got {head_dim}. "
+            "Pass the rotated part of the head only."
+        )
+    if inv_freq is not None:
+        require_dtype("rotary_table", "inv_freq", inv_freq, torch.float64)
+        if inv_freq.shape != (head_dim // 2,):
+            raise ShapeError(
+                f"rotary_table: `inv_freq` must have shape ({head_dim // 2},), got "
+                f"{tuple(inv_freq.shape)}. One frequency per pair of channels."
+            )
+    elif not 1.0 <= base < 2.0**1000:
+        raise ValueRangeError(
+            f"rotary_table: `base` must be at least 1 and finite, got {base}. "
+            "Take it from the model's config (rope_theta)."
+        )
+
+
+def _table_kernel(
+    position_ids: Tensor,
+    head_dim: int,
+    base: float,
+    inv_freq: Tensor | None,
+    attention_scaling: float,
+) -> tuple[Tensor, Tensor]:
+    _check_table(position_ids, head_dim, base, inv_freq)
+    highest = 1.0
+    if inv_freq is None:
+        inv_freq = cpu.frequencies(float(base), head_dim)
+    else:
+        highest = max(1.0, float(inv_freq.abs().max()))
+    if position_ids.numel():
+        lowest, largest = (int(end) for end in torch.aminmax(position_ids))
+        if not max(-lowest, largest) * highest < POSITION_LIMIT:
+            raise ValueRangeError(
+                f"rotary_table: `position_ids` times the highest frequency {highest} must stay below 2**31, "
+                f"got positions from {lowest} to {largest}. Check the mask they were computed from."
+            )
+    return cpu.rotary_table(position_ids, inv_freq, attention_scaling)
+
+
+def _table_fake(
+    position_ids: Tensor,
+    head_dim: int,
+    base: float,
+    inv_freq: Tensor | None,
+    attention_scaling: float,
+) -> tuple[Tensor, Tensor]:
+    _check_table(position_ids, head_dim, base, inv_freq)
+    shape = (*position_ids.shape, head_dim)
+    return (
+        position_ids.new_empty(shape, dtype=torch.float32),
+        position_ids.new_empty(shape, dtype=torch.float32),
+    )
+
+
+def _check_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
+    for name, x in (("q", q), ("k", k)):
+        require_float32("rotary", name, x)
+        require_dims("rotary", name, x, 4, "(B, H, T, D)")
+    for name, table in (("cos", cos), ("sin", sin)):
+        require_float32("rotary", name, table)
+        require_dims("rotary", name, table, 3, "(B, T, R)")
+    if k.shape[0] != q.shape[0] or k.shape[2:] != q.shape[2:]:
+        raise ShapeError(
+            f"rotary: `k` must agree with `q` {tuple(q.shape)} in all but the heads, got "
+            f"{tuple(k.shape)}. Both are (B, heads, T, D)."
+        )
+    B, _, T, D = q.shape
+    R = cos.shape[-1]
+    if cos.shape != sin.shape or cos.shape[:2] != (B, T) or R > D or R % 2:
+        raise ShapeError(
+            f"rotary: `cos` and `sin` must have shape ({B}, {T}, R) with R even and at most {D}, got "
+            f"{tuple(cos.shape)} and {tuple(sin.shape)}. Expand the tables over the batch."
+        )
+
+
+def _rotary_kernel(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    _check_rotary(q, k, cos, sin)
+    return cpu.rotary(q, k, cos, sin)
+
+
+def _rotary_fake(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    _check_rotary(q, k, cos, sin)
+    return q.new_empty(q.shape), k.new_empty(k.shape)
+
+
+_table = register(
+    "rotary_table(Tensor position_ids, int head_dim, float base, Tensor? inv_freq, "
+    "float attention_scaling) -> (Tensor, Tensor)",
+    _table_kernel,
+    _table_fake,
+)
+_rotary = register(
+    "rotary(Tensor q, Tensor k, Tensor cos, Tensor sin) -> (Tensor, Tensor)",
+    _rotary_kernel,
+    _rotary_fake,
+)
+
+
+def rotary_table(
+    position_ids: Tensor,
+    *,
+    head_dim: int,
+    base: float,
+    inv_freq: Tensor | None = None,
+    attention_scaling: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position times frequency.
+
+    Order: frequencies `base ** (-2 i / head_dim)` in binary64, at most 1 ulp off; the angle is their exact product
+    with the position, reduced by pi / 2 in pieces; polynomials in binary64, times `attention_scaling`, rounded once
+    to binary32. Only additions, multiplications and divisions of binary64 are used, in a fixed order; a position's
+    bits depend on it alone. The float32 result is the nearest but where a tie is closer than 2**-50.
+
+    Args:
+        position_ids: int64, shape (B, T) or any other, each below 2**31 in magnitude.
+        head_dim: Rotated channels of a head; even.
+        base: rope_theta of the model, >= 1; not used where `inv_freq` is given.
+        inv_freq: Frequencies, radians per position, float64, shape (head_dim / 2,), for scaled rotary embeddings.
+        attention_scaling: Factor of cosine and sine (YaRN); dimensionless.
+
+    Returns:
+        cos, sin: float32, each shape (*position_ids.shape, head_dim); the second half of the last axis repeats the
+        first.
+
+    Raises:
+        DtypeError: `position_ids` is not int64, or `inv_freq` not float64.
+        ShapeError: `head_dim` is odd, or `inv_freq` does not match it.
+        ValueRangeError: `base` is below 1 or not finite, or an angle reaches 2**31.
+
+    References:
+        Su et al. 2021, arXiv:2104.09864, section 3.2. Exact sums and products: Dekker 1971, Knuth TAOCP 4.2.2.
+    """
+    if not runs_directly(position_ids):
+        result: tuple[Tensor, Tensor] = _table(
+            position_ids, head_dim, base, inv_freq, attention_scaling
+        )
+        return result
+    return _table_kernel(position_ids, head_dim, base, inv_freq, attention_scaling)
+
+
+def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate pairs of channels of queries and keys, channel i with channel i + R / 2.
+
+    Order: `low * cos - high * sin` and `high * cos + low * sin`: two products and one sum, each rounded. An
+    element's bits depend on its pair and its table entries alone.
+
+    Args:
+        q: Queries, float32, shape (B, Hq, T, D), any strides.
+        k: Keys, float32, shape (B, Hkv, T, D), any strides.
+        cos: float32, shape (B, T, R), R even and at most D; channels from R on pass through.
+        sin: As `cos`.
+
+    Returns:
+        Rotated `q` and `k`, float32, contiguous. NaN is 0x7fc00000.
+
+    Raises:
+        DtypeError: A tensor is not float32.
+        ShapeError: The shapes do not fit.
+        UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
+
+    References:
+        Su et al. 2021, arXiv:2104.09864, in the half-rotation layout of Llama.
+    """
+    if not runs_directly(q):
+        result: tuple[Tensor, Tensor] = _rotary(q, k, cos, sin)
+        return result
+    return _rotary_kernel(q, k, cos, sin)
