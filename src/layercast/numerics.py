@@ -1,15 +1,18 @@
-"""The arithmetic contract in code: its version, its constants and the bounds of shards and chunks.
+"""The arithmetic contract in code: its version, its constants and the bounds of shards and
+chunks.
 
-The bits of a result are a function of its inputs alone; these numbers fix the order that makes it so. Changing any of
-them changes bits, raises `NUMERICS_VERSION` and is a breaking change.
+The bits of a result are a function of its inputs alone; these numbers fix the order that makes it
+so. Changing any of them changes bits, raises `NUMERICS_VERSION` and is a breaking change.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 NUMERICS_VERSION = 1
 
 SHARDS = 8
-"""Parts a reduction is cut into, joined in a tree: the cuts of tensor parallelism over 1, 2, 4 and 8 ranks."""
+"""Parts of a reduction, joined in a tree: where 1, 2, 4 and 8 tensor-parallel ranks cut it."""
 
 CHUNK = 64
 """Longest chain of fused multiply-adds inside a shard."""
@@ -22,7 +25,8 @@ CANONICAL_NAN_BITS = 0x7FC00000
 
 
 def shard_bounds(length: int) -> list[tuple[int, int]]:
-    """Half-open ranges of the 8 shards of a reduction over 0..length, cut at `floor(length * i / 8)`.
+    """Half-open ranges of the 8 shards of a reduction over 0..length, cut at `floor(length * i /
+    8)`.
 
     Args:
         length: Terms of the reduction, >= 0. Below 8, some shards are empty.
@@ -31,7 +35,7 @@ def shard_bounds(length: int) -> list[tuple[int, int]]:
         Eight `(begin, end)` pairs that cover 0..length in order.
     """
     cuts = [length * i // SHARDS for i in range(SHARDS + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def chunk_bounds(begin: int, end: int) -> list[tuple[int, int]]:

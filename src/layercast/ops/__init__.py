@@ -1,7 +1,8 @@
-"""Operations with a fixed order of arithmetic: a result's bits depend on its inputs and on nothing else.
+"""Operations with a fixed order of arithmetic: a result's bits depend on its inputs and on
+nothing else.
 
-Float32 in and out; weights in bfloat16, float16 or float32, upcast exactly. Not on the batch, the neighbours, the
-padding, the number of threads or the instruction set does a bit depend.
+Float32 in and out; weights in bfloat16, float16 or float32, upcast exactly. Not on the batch, the
+neighbours, the padding, the number of threads or the instruction set does a bit depend.
 """
 
 from layercast.kernels.cpu.isa import available_isas, isa

@@ -24,8 +24,8 @@ def _check_shapes(
     B, Hq, Tq, D = q.shape
     if k.shape != v.shape or k.shape[0] != B or k.shape[3] != D:
         raise ShapeError(
-            f"attention: `k` and `v` must have shape ({B}, Hkv, Tk, {D}) to fit `q` {tuple(q.shape)}, got "
-            f"{tuple(k.shape)} and {tuple(v.shape)}. All are (batch, heads, time, head_dim)."
+            f"attention: `k` and `v` must have shape ({B}, Hkv, Tk, {D}) to fit `q` {tuple(q.shape)}, "
+            f"got {tuple(k.shape)} and {tuple(v.shape)}. All are (batch, heads, time, head_dim)."
         )
     Hkv, Tk = k.shape[1], k.shape[2]
     if Hkv == 0 or Hq % Hkv:
@@ -40,8 +40,8 @@ def _check_shapes(
         )
     if query_positions.shape != (B, Tq) or key_positions.shape != (B, Tk):
         raise ShapeError(
-            f"attention: `query_positions` and `key_positions` must have shapes ({B}, {Tq}) and ({B}, {Tk}), got "
-            f"{tuple(query_positions.shape)} and {tuple(key_positions.shape)}. "
+            f"attention: `query_positions` and `key_positions` must have shapes ({B}, {Tq}) and "
+            f"({B}, {Tk}), got {tuple(query_positions.shape)} and {tuple(key_positions.shape)}. "
             "One position per slot, -1 for padding."
         )
 
@@ -49,11 +49,13 @@ def _check_shapes(
 def _check_settings(window: int | None, softcap: float | None) -> None:
     if window is not None and window < 1:
         raise ValueRangeError(
-            f"attention: `window` must be at least 1, got {window}. Pass None to see every earlier key."
+            f"attention: `window` must be at least 1, got {window}. "
+            "Pass None to see every earlier key."
         )
     if softcap is not None and not 0.0 < softcap < float("inf"):
         raise ValueRangeError(
-            f"attention: `softcap` must be positive and finite, got {softcap}. Pass None for no softcap."
+            f"attention: `softcap` must be positive and finite, got {softcap}. "
+            "Pass None for no softcap."
         )
 
 
@@ -89,8 +91,8 @@ def _fake(
 
 
 _operation = register(
-    "attention(Tensor q, Tensor k, Tensor v, Tensor query_positions, Tensor key_positions, float scale, "
-    "int? window, float? softcap) -> Tensor",
+    "attention(Tensor q, Tensor k, Tensor v, Tensor query_positions, Tensor key_positions, "
+    "float scale, int? window, float? softcap) -> Tensor",
     _kernel,
     _fake,
 )
@@ -111,35 +113,42 @@ def attention(
 
     A key is visible to a query when `0 <= kp <= qp` and, with a window, `qp - kp < window`.
 
-    Order: keys go into blocks of 64 by `key position // 64`. A score is one chain over head_dim, times `scale`, then
-    `softcap * tanh(s / softcap)`. In a block: `m_b` the maximum, `p = exp(s - m_b)`, `l_b` one chain of the p in
-    order, `o_b` one chain of `fma(p, v, .)` each; masked and missing keys count as p = +0, v = +0. Blocks with a
-    visible key are merged in ascending order from m = -inf, l = +0, o = +0: `m' = max(m, m_b)`,
-    `a = exp(m - m')`, `b = exp(m_b - m')`, `l = fma(l, a, l_b * b)`, `o = fma(o, a, o_b * b)`; then `o / l`. The
-    bits of a query depend on it and on the visible keys by their positions: not on padding, chunks, the cache's
-    layout or what lies in masked memory.
+    Order: keys go into blocks of 64 by `key position // 64`. A score is one chain over head_dim,
+    times `scale`, then
+    `softcap * tanh(s / softcap)`. In a block: `m_b` the maximum, `p = exp(s - m_b)`, `l_b` one
+    chain of the p in order, `o_b` one chain of `fma(p, v, .)` each; masked and missing keys count
+    as p = +0, v = +0. Blocks with a visible key are merged in ascending order from m = -inf, l =
+    +0, o = +0: `m' = max(m, m_b)`, `a = exp(m - m')`, `b = exp(m_b - m')`, `l = fma(l, a, l_b *
+    b)`, `o = fma(o, a, o_b * b)`; then `o / l`. The bits of a query depend on it and on the
+    visible keys by their positions: not on padding, chunks, the cache's layout or what lies in
+    masked memory.
 
     Args:
         q: Queries, float32, shape (B, Hq, Tq, D), D at most 512, any strides.
         k: Keys, float32, shape (B, Hkv, Tk, D), Hkv dividing Hq, any strides.
         v: Values, as `k`.
-        query_positions: int64, shape (B, Tq), counted from the sequence's own first token; -1 marks padding.
-        key_positions: int64, shape (B, Tk), likewise; -1 marks padding or an empty slot, which is never read.
+        query_positions: int64, shape (B, Tq), counted from the sequence's own first token; -1
+            marks padding.
+        key_positions: int64, shape (B, Tk), likewise; -1 marks padding or an empty slot, which is
+            never read.
         scale: Factor of the scores, usually D ** -0.5, rounded to float32.
         window: Keys a query sees, itself included, or None for all.
         softcap: Bound of the scores (Gemma 2), rounded to float32, or None.
 
     Returns:
-        float32, shape (B, Tq, Hq, D), contiguous. A padding query, or one without a visible key, gives +0.
+        float32, shape (B, Tq, Hq, D), contiguous. A padding query, or one without a visible key,
+        gives +0.
 
     Raises:
         DtypeError: q, k or v is not float32, or a position not int64.
         ShapeError: The shapes do not fit, or head_dim exceeds 512.
-        ValueRangeError: A sequence holds a key position twice, or `window` or `softcap` is out of range.
+        ValueRangeError: A sequence holds a key position twice, or `window` or `softcap` is out of
+            range.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
 
     References:
-        Milakov & Gimelshein 2018, arXiv:1805.02867 (running maximum); Dao et al. 2022, arXiv:2205.14135 (blocks).
+        Milakov & Gimelshein 2018, arXiv:1805.02867 (running maximum); Dao et al. 2022,
+        arXiv:2205.14135 (blocks).
     """
     if not runs_directly(q):
         result: Tensor = _operation(q, k, v, query_positions, key_positions, scale, window, softcap)

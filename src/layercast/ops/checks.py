@@ -1,4 +1,4 @@
-"""Checks of arguments, shared by the operations. Each raises with the function, the argument and the remedy."""
+"""Checks of arguments, shared by the operations; errors name function, argument and remedy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def require_usable(function: str, name: str, tensor: Tensor) -> None:
     """Refuse what no kernel here can compute on: another device, or a graph that would be cut."""
     if tensor.requires_grad and torch.is_grad_enabled():
         raise UnsupportedError(
-            f"{function}: `{name}` must not require grad, got a tensor that does. These kernels have "
-            "no backward: call under torch.inference_mode() or torch.no_grad()."
+            f"{function}: `{name}` must not require grad, got a tensor that does. These "
+            "kernels have no backward: call under torch.inference_mode() or torch.no_grad()."
         )
     if tensor.device.type not in ("cpu", "meta"):
         raise UnsupportedError(
@@ -29,7 +29,8 @@ def require_dtype(function: str, name: str, tensor: Tensor, dtype: torch.dtype) 
     require_usable(function, name, tensor)
     if tensor.dtype != dtype:
         raise DtypeError(
-            f"{function}: `{name}` must be {dtype}, got {tensor.dtype}. Convert it with .to({dtype})."
+            f"{function}: `{name}` must be {dtype}, got {tensor.dtype}. "
+            f"Convert it with .to({dtype})."
         )
 
 
@@ -61,5 +62,6 @@ def require_last_axis(function: str, name: str, tensor: Tensor) -> None:
     """Refuse a scalar, which has no last axis to work along."""
     if tensor.dim() == 0:
         raise ShapeError(
-            f"{function}: `{name}` must have at least one axis, got a scalar. Give it one with .unsqueeze(0)."
+            f"{function}: `{name}` must have at least one axis, got a scalar. "
+            "Give it one with .unsqueeze(0)."
         )

@@ -47,14 +47,15 @@ _operation = register(
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply `x` by the transpose of `weight` and add `bias`.
 
-    Order: each output is the contract's reduction over K (8 shards, chunks of 64, one chain of fused
-    multiply-adds in a chunk, shards joined in a tree), then one add of the bias. An output's bits depend on
-    its row of `x`, its row of `weight` and its bias alone.
+    Order: each output is the contract's reduction over K (8 shards, chunks of 64, one chain of
+    fused
+    multiply-adds in a chunk, shards joined in a tree), then one add of the bias. An output's bits
+    depend on its row of `x`, its row of `weight` and its bias alone.
 
     Args:
         x: Activations, float32, shape (..., K), any strides.
-        weight: bfloat16, float16 or float32, shape (N, K), upcast exactly; read where it lies if its last
-            axis is contiguous, copied first otherwise.
+        weight: bfloat16, float16 or float32, shape (N, K), upcast exactly; read where it lies if
+            its last axis is contiguous, copied first otherwise.
         bias: bfloat16, float16 or float32, shape (N,), or None.
 
     Returns:

@@ -21,7 +21,8 @@ def _check(x: Tensor, weight: Tensor, eps: float) -> None:
         )
     if not eps >= 0.0:
         raise ValueRangeError(
-            f"rms_norm: `eps` must be >= 0, got {eps}. Take it from the model's config (rms_norm_eps)."
+            f"rms_norm: `eps` must be >= 0, got {eps}. "
+            "Take it from the model's config (rms_norm_eps)."
         )
 
 
@@ -43,9 +44,10 @@ _operation = register(
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float, unit_offset: bool = False) -> Tensor:
     """Scale each row of `x` to unit root mean square, then by `weight`.
 
-    Order: squares are summed by the contract's reduction; divide by `hidden`, add `eps`, square root,
-    reciprocal, multiply by `x`, then by `weight` (by `1 + weight`, added first, with `unit_offset`); each step
-    rounds once. A row's bits depend on that row alone.
+    Order: squares are summed by the contract's reduction; divide by `hidden`, add `eps`, square
+    root,
+    reciprocal, multiply by `x`, then by `weight` (by `1 + weight`, added first, with
+    `unit_offset`); each step rounds once. A row's bits depend on that row alone.
 
     Args:
         x: Activations, float32, shape (..., hidden), any strides.

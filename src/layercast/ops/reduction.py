@@ -37,9 +37,10 @@ _operation = register("dot(Tensor x, Tensor w) -> Tensor", _kernel, _fake)
 def dot(x: Tensor, w: Tensor) -> Tensor:
     """Inner product along the last axis.
 
-    Order: the contract's reduction. 0..n is cut into 8 shards at `floor(n * i / 8)`, a shard into chunks of 64;
-    a chunk is one chain of fused multiply-adds from +0; chunks are added in order from +0; shards are joined as
-    `((s0+s1)+(s2+s3)) + ((s4+s5)+(s6+s7))`.
+    Order: the contract's reduction. 0..n is cut into 8 shards at `floor(n * i / 8)`, a shard into
+    chunks of 64;
+    a chunk is one chain of fused multiply-adds from +0; chunks are added in order from +0; shards
+    are joined as `((s0+s1)+(s2+s3)) + ((s4+s5)+(s6+s7))`.
 
     Args:
         x: float32, shape (..., n), any strides.

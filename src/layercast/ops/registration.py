@@ -1,7 +1,8 @@
 """Registration with torch.library, and the choice between that path and the direct one.
 
-A call through the dispatcher costs several times what a small kernel does, so plain CPU tensors outside of tracing go
-straight to the kernel; compile, export, fake tensors, subclasses and dispatch modes see a registered operation.
+A call through the dispatcher costs several times what a small kernel does, so plain CPU tensors
+outside of tracing go straight to the kernel; compile, export, fake tensors, subclasses and
+dispatch modes see a registered operation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def runs_directly(x: Tensor) -> bool:
 def register(
     schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Register `layercast::<schema>` with its CPU kernel and its shape function, and return the operation.
+    """Register `layercast::<schema>` with its CPU kernel and its shape function, and return the
+    operation.
 
     Args:
         schema: Signature in torch.library's language, with a name.

@@ -52,8 +52,8 @@ def _table_kernel(
         lowest, largest = (int(end) for end in torch.aminmax(position_ids))
         if not max(-lowest, largest) * highest < POSITION_LIMIT:
             raise ValueRangeError(
-                f"rotary_table: `position_ids` times the highest frequency {highest} must stay below 2**31, "
-                f"got positions from {lowest} to {largest}. Check the mask they were computed from."
+                f"rotary_table: `position_ids` times the highest frequency {highest} must stay "
+                f"below 2**31, got positions from {lowest} to {largest}. Check the mask they were computed from."
             )
     return cpu.rotary_table(position_ids, inv_freq, attention_scaling)
 
@@ -89,8 +89,8 @@ def _check_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
     R = cos.shape[-1]
     if cos.shape != sin.shape or cos.shape[:2] != (B, T) or R > D or R % 2:
         raise ShapeError(
-            f"rotary: `cos` and `sin` must have shape ({B}, {T}, R) with R even and at most {D}, got "
-            f"{tuple(cos.shape)} and {tuple(sin.shape)}. Expand the tables over the batch."
+            f"rotary: `cos` and `sin` must have shape ({B}, {T}, R) with R even and at most {D}, "
+            f"got {tuple(cos.shape)} and {tuple(sin.shape)}. Expand the tables over the batch."
         )
 
 
@@ -127,20 +127,24 @@ def rotary_table(
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of position times frequency.
 
-    Order: frequencies `base ** (-2 i / head_dim)` in binary64, at most 1 ulp off; the angle is their exact product
-    with the position, reduced by pi / 2 in pieces; polynomials in binary64, times `attention_scaling`, rounded once
-    to binary32. Only additions, multiplications and divisions of binary64 are used, in a fixed order; a position's
-    bits depend on it alone. The float32 result is the nearest but where a tie is closer than 2**-50.
+    Order: frequencies `base ** (-2 i / head_dim)` in binary64, at most 1 ulp off; the angle is
+    their exact product
+    with the position, reduced by pi / 2 in pieces; polynomials in binary64, times
+    `attention_scaling`, rounded once to binary32. Only additions, multiplications and divisions
+    of binary64 are used, in a fixed order; a position's bits depend on it alone. The float32
+    result is the nearest but where a tie is closer than 2**-50.
 
     Args:
         position_ids: int64, shape (B, T) or any other, each below 2**31 in magnitude.
         head_dim: Rotated channels of a head; even.
         base: rope_theta of the model, >= 1; not used where `inv_freq` is given.
-        inv_freq: Frequencies, radians per position, float64, shape (head_dim / 2,), for scaled rotary embeddings.
+        inv_freq: Frequencies, radians per position, float64, shape (head_dim / 2,), for scaled
+            rotary embeddings.
         attention_scaling: Factor of cosine and sine (YaRN); dimensionless.
 
     Returns:
-        cos, sin: float32, each shape (*position_ids.shape, head_dim); the second half of the last axis repeats the
+        cos, sin: float32, each shape (*position_ids.shape, head_dim); the second half of the last
+        axis repeats the
         first.
 
     Raises:
@@ -149,7 +153,8 @@ def rotary_table(
         ValueRangeError: `base` is below 1 or not finite, or an angle reaches 2**31.
 
     References:
-        Su et al. 2021, arXiv:2104.09864, section 3.2. Exact sums and products: Dekker 1971, Knuth TAOCP 4.2.2.
+        Su et al. 2021, arXiv:2104.09864, section 3.2. Exact sums and products: Dekker 1971, Knuth
+        TAOCP 4.2.2.
     """
     if not runs_directly(position_ids):
         result: tuple[Tensor, Tensor] = _table(
@@ -162,7 +167,8 @@ def rotary_table(
 def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate pairs of channels of queries and keys, channel i with channel i + R / 2.
 
-    Order: `low * cos - high * sin` and `high * cos + low * sin`: two products and one sum, each rounded. An
+    Order: `low * cos - high * sin` and `high * cos + low * sin`: two products and one sum, each
+    rounded. An
     element's bits depend on its pair and its table entries alone.
 
     Args:

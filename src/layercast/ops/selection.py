@@ -35,7 +35,8 @@ _operation = register("argmax(Tensor x) -> Tensor", _kernel, _fake)
 
 
 def argmax(x: Tensor) -> Tensor:
-    """Index of each row's largest element: the lowest among equals, the first NaN where there is one.
+    """Index of each row's largest element: the lowest among equals, the first NaN where there is
+    one.
 
     Args:
         x: float32, shape (..., n), n >= 1, any strides. -0 and +0 are equal.

@@ -41,14 +41,16 @@ _log_softmax = register("log_softmax(Tensor x) -> Tensor", _log_softmax_kernel, 
 def softmax(x: Tensor) -> Tensor:
     """Exponentials of each row, divided by their sum.
 
-    Order: `m` is the row's maximum; `e = exp(x - m)`; the sum is the contract's reduction `dot(e, 1)`; one
+    Order: `m` is the row's maximum; `e = exp(x - m)`; the sum is the contract's reduction `dot(e,
+    1)`; one
     division each. A row's bits depend on that row alone.
 
     Args:
         x: float32, shape (..., n), any strides. -inf has probability +0.
 
     Returns:
-        float32, shape of `x`, contiguous. A row with NaN or +inf, or of -inf alone, is NaN (0x7fc00000).
+        float32, shape of `x`, contiguous. A row with NaN or +inf, or of -inf alone, is NaN
+        (0x7fc00000).
 
     Raises:
         DtypeError: `x` is not float32.
@@ -64,15 +66,16 @@ def softmax(x: Tensor) -> Tensor:
 def log_softmax(x: Tensor) -> Tensor:
     """Logarithm of the softmax of each row.
 
-    Order: `m` is the row's maximum; `s = dot(exp(x - m), 1)` by the contract's reduction; the result is
+    Order: `m` is the row's maximum; `s = dot(exp(x - m), 1)` by the contract's reduction; the
+    result is
     `(x - m) - log(s)`. A row's bits depend on that row alone.
 
     Args:
         x: Logits, float32, shape (..., n), any strides. -inf gives -inf.
 
     Returns:
-        Log-probabilities (natural logarithm), float32, shape of `x`, contiguous. A row with NaN or +inf, or of
-        -inf alone, is NaN (0x7fc00000).
+        Log-probabilities (natural logarithm), float32, shape of `x`, contiguous. A row with NaN
+        or +inf, or of -inf alone, is NaN (0x7fc00000).
 
     Raises:
         DtypeError: `x` is not float32.

@@ -50,7 +50,7 @@ def attention(
     )
     if duplicate >= 0:
         raise ValueRangeError(
-            f"attention: `key_positions` must hold each position once per sequence, got {duplicate} "
-            "twice. Mark padding and empty slots with -1."
+            f"attention: `key_positions` must hold each position once per sequence, got "
+            f"{duplicate} twice. Mark padding and empty slots with -1."
         )
     return o

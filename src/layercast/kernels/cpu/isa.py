@@ -35,10 +35,10 @@ csrc = _load_extension()
 
 
 def isa() -> str:
-    """Name of the instruction set in use: the one `LAYERCAST_ISA` asked for, or the best of this machine."""
+    """Name of the instruction set in use: what `LAYERCAST_ISA` says, else the machine's best."""
     return str(csrc.isa())
 
 
 def available_isas() -> tuple[str, ...]:
-    """Names of the instruction sets this build has kernels for and this machine can run, best first."""
+    """Names of the instruction sets that this build and this machine both have, best first."""
     return tuple(csrc.available_isas())

@@ -17,5 +17,5 @@ def rows_of(x: Tensor) -> int:
 
 
 def with_unit_stride(x: Tensor) -> Tensor:
-    """`x` itself where neighbours of the last axis are neighbours in memory, else a contiguous copy."""
+    """`x` itself where its last axis is contiguous in memory, else a contiguous copy."""
     return x if x.stride(-1) == 1 else x.contiguous()
