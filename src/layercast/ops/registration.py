@@ -15,7 +15,9 @@ from torch import Tensor
 
 from layercast.errors import UnsupportedError
 
-_LIBRARY = torch.library.Library("layercast", "DEF")
+# torch.library has no annotations.
+_Library: Any = torch.library.Library
+_LIBRARY = _Library("layercast", "DEF")
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 

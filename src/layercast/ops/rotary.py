@@ -53,7 +53,8 @@ def _table_kernel(
         if not max(-lowest, largest) * highest < POSITION_LIMIT:
             raise ValueRangeError(
                 f"rotary_table: `position_ids` times the highest frequency {highest} must stay "
-                f"below 2**31, got positions from {lowest} to {largest}. Check the mask they were computed from."
+                f"below 2**31, got positions from {lowest} to {largest}. "
+                "Check the mask they were computed from."
             )
     return cpu.rotary_table(position_ids, inv_freq, attention_scaling)
 

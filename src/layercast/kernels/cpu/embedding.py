@@ -29,6 +29,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     if not inside:
         raise ValueRangeError(
             f"embedding: `ids` must lie in 0..{vocabulary - 1}, got values from "
-            f"{int(ids.min())} to {int(ids.max())}. Check that tokenizer and checkpoint belong together."
+            f"{int(ids.min())} to {int(ids.max())}. "
+            "Check that tokenizer and checkpoint belong together."
         )
     return y

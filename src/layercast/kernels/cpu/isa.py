@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 
@@ -13,22 +14,21 @@ ISA_NAMES = ("scalar", "avx2", "avx512", "neon")
 
 def _load_extension() -> ModuleType:
     try:
-        from layercast.kernels.cpu import _csrc
+        csrc = importlib.import_module("layercast.kernels.cpu._csrc")
     except ImportError as error:
         raise BackendError(
             f"layercast: the C++ kernels are not built for this Python ({error}). "
             "Install the package with `pip install .`, or build them in place with `make ext`."
         ) from error
     requested = os.environ.get(ISA_VARIABLE, "")
-    if requested and not _csrc.select_isa(requested):
-        available = ", ".join(_csrc.available_isas())
+    if requested and not csrc.select_isa(requested):
+        available = ", ".join(csrc.available_isas())
         known = "" if requested in ISA_NAMES else f" (known names: {', '.join(ISA_NAMES)})"
         raise BackendError(
             f"layercast: `{ISA_VARIABLE}` must name an instruction set of this machine, "
             f"got {requested!r}{known}. Available here: {available}; unset it to use the first."
         )
-    extension: ModuleType = _csrc
-    return extension
+    return csrc
 
 
 csrc = _load_extension()
