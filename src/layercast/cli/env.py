@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated, Any
 
 import typer
+
+SETTINGS = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "LAYERCAST_ISA", "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
+"""Environment variables that change bits or speed; no other is printed, for some hold secrets."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -23,14 +31,41 @@ def env(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print versions, processor, instruction set and the settings that can change bits."""
-    from layercast.study.manifest import environment
-
-    facts = environment()
+    facts = _facts()
     if as_json:
         typer.echo(json.dumps(facts, indent=2, sort_keys=True))
         return
     for line in _lines(facts):
         typer.echo(line)
+
+
+def _facts() -> dict[str, Any]:
+    # Imported here: a help page needs no torch.
+    import torch
+
+    from layercast import NUMERICS_VERSION, ops
+    from layercast.study import provenance
+
+    return {
+        "schema_version": 1,
+        "numerics_version": NUMERICS_VERSION,
+        "isa": ops.isa(),
+        "versions": provenance.versions(),
+        "source": provenance.source_state(),
+        "device": provenance.device(),
+        "torch": {
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "flush_denormal": bool(torch.tensor(1e-40).mul(1.0).item() == 0.0),
+            "cuda": torch.version.cuda,
+            "cuda_devices": [
+                torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+            ],
+            "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        },
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name in SETTINGS},
+    }
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:

@@ -19,7 +19,7 @@ EPILOG = """[bold]Examples[/bold]
 
 The bundled model, its answer as text:
 
-  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many coins does Mia have now?"
+  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many does she have?"
 
 Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabilities and digests:
 
@@ -71,24 +71,26 @@ def generate(
     """Generate greedily. With layercast arithmetic an answer depends on its prompt alone."""
     prompts = _read_prompts(prompt or [], prompt_file)
 
+    # Imported here: a help page needs no torch.
     import torch
 
-    from layercast.integrations.transformers import generation
-    from layercast.study.engines.transformers import load_model_and_tokenizer
+    from transformers.utils.logging import disable_progress_bar
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded, tokenizer = load_model_and_tokenizer(model, precision.value)
-    texts = [_templated(tokenizer, text) if not raw else text for text in prompts]
-    answers = generation.generate(
-        loaded,
-        [tokenizer(text, add_special_tokens=raw).input_ids for text in texts],
+    from layercast.study.engines.transformers import encode, open_engine
+    from layercast.study.model_files import locate
+
+    disable_progress_bar()
+    folder = locate(model)
+    engine = open_engine(
+        folder, precision=precision.value, threads=threads or torch.get_num_threads()
+    )
+    answers = engine.generate(
+        [prompt.token_ids for prompt in encode(folder, [_chat(text) for text in prompts], raw=raw)],
         max_new_tokens=max_new_tokens,
         top_k=top_k,
-        eos_token_ids=generation.end_of_sequence_ids(loaded, tokenizer),
-        pad_token_id=generation.padding_id(loaded, tokenizer),
+        on_step=lambda tokens: None,
     )
-    decoded = [tokenizer.decode(answer.token_ids, skip_special_tokens=True) for answer in answers]
+    decoded = [engine.decode(answer.token_ids) for answer in answers]
     if as_json:
         rows = [_row(*parts) for parts in zip(prompts, decoded, answers, strict=True)]
         typer.echo(json.dumps(_document(model, precision, rows), indent=2, ensure_ascii=False))
@@ -115,14 +117,8 @@ def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     return prompts
 
 
-def _templated(tokenizer: Any, text: str) -> str:
-    if not tokenizer.chat_template:
-        raise ValueRangeError(
-            "generate: the tokenizer must have a chat template, got none. "
-            "Use --raw to give the prompt as it is."
-        )
-    chat = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+def _chat(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def _row(prompt: str, text: str, answer: Generation) -> dict[str, Any]:

@@ -51,19 +51,23 @@ def run(
     ] = None,
 ) -> None:
     """Run every configuration of a plan and print the table of what moved."""
+    from rich.console import Console
+
     from layercast.study.plan import load_plan
+    from layercast.study.progress import format_duration, open_progress
     from layercast.study.runner import run_study
     from layercast.study.summary import summarise
     from layercast.study.table import print_table
 
     chosen = load_plan(plan).narrowed(precisions=precision, problems=problems)
-    result = run_study(chosen, out)
-    print_table(summarise([result.folder]))
-    typer.echo(f"Records: {result.folder}")
-    if result.failures:
-        for failure in result.failures:
-            typer.echo(f"layercast: {failure}", err=True)
+    result = run_study(chosen, out, progress=open_progress(Console(stderr=True)))
+    for failure in result.failures:
+        typer.echo(f"layercast: {failure}", err=True)
+    if not result.complete:
         raise typer.Exit(1)
+    print_table(summarise([result.folder]))
+    computed = f"{result.batches_computed} batches computed, {result.batches_kept} kept"
+    typer.echo(f"Records: {result.folder} ({computed}, {format_duration(result.seconds)})")
 
 
 @study_app.command("report", epilog=REPORT_EPILOG)

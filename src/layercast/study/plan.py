@@ -139,10 +139,9 @@ def parse_plan(tree: dict[str, Any], source: str = "the plan") -> Plan:
     except ValidationError as error:
         # An item that is wrong is reported a second time, as leaving its list too short.
         details = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-        problems = "\n".join(f"  {_explain(detail)}" for detail in details)
-        raise PlanError(f"load_plan: {source} is not a valid plan:\n{problems}") from None
+        raise _invalid(source, [_explain(detail) for detail in details]) from None
     repeated = [
-        f"  `{name}` must list each value once, got {', '.join(map(str, values))}"
+        f"`{name}` must list each value once, got {', '.join(map(str, values))}"
         for name, values in (
             ("precisions", plan.precisions),
             ("axes.instruction_sets", plan.axes.instruction_sets),
@@ -152,8 +151,14 @@ def parse_plan(tree: dict[str, Any], source: str = "the plan") -> Plan:
         if len(set(values)) != len(values)
     ]
     if repeated:
-        raise PlanError(f"load_plan: {source} is not a valid plan:\n" + "\n".join(repeated))
+        raise _invalid(source, repeated)
     return plan
+
+
+def _invalid(source: str, problems: list[str]) -> PlanError:
+    """Say what is wrong: one problem on the same line, several on a line each."""
+    lead = "" if len(problems) == 1 else "\n  "
+    return PlanError(f"load_plan: {source} is not a valid plan:{lead or ' '}{lead.join(problems)}")
 
 
 def _explain(detail: ErrorDetails) -> str:

@@ -21,10 +21,17 @@ from layercast.study.vocabulary import token_pieces
 _STOCK_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def encode(model_path: Path, conversations: Sequence[list[dict[str, str]]]) -> list[Prompt]:
+def encode(
+    model_path: Path, conversations: Sequence[list[dict[str, str]]], *, raw: bool = False
+) -> list[Prompt]:
     """Apply the model's chat template to each conversation.
 
     A model without a chat template (a base model) gets the contents of the messages as they are.
+
+    Args:
+        model_path: Folder with the tokenizer.
+        conversations: The messages of each.
+        raw: Leave the chat template out where there is one, too.
 
     Raises:
         CheckpointError: the folder holds no tokenizer that can be loaded.
@@ -32,7 +39,7 @@ def encode(model_path: Path, conversations: Sequence[list[dict[str, str]]]) -> l
     tokenizer = _tokenizer(model_path)
     prompts = []
     for messages in conversations:
-        if tokenizer.chat_template:
+        if tokenizer.chat_template and not raw:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
