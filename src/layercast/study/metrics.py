@@ -29,7 +29,13 @@ def sample_std(values: Iterable[float | None]) -> float:
         no spread can be said.
     """
     present = np.array([value for value in values if value is not None], dtype=np.float64)
-    return float(present.std(ddof=1)) if present.size > 1 else math.nan
+    return float(_column_std(present)) if present.size > 1 else math.nan
+
+
+def _column_std(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sample standard deviation down the first axis, exactly 0 where all are equal."""
+    # Without the shift a mean that rounds would leave 1e-17 where nothing varies.
+    return np.asarray((table - table[:1]).std(axis=0, ddof=1))
 
 
 def std_at_acc(accuracies: Iterable[float | None]) -> float:
@@ -158,10 +164,9 @@ def avg_std_top1_prob(
 def std_top1_prob(probabilities: Iterable[ArrayLike | None], index: int | None) -> float | None:
     """Return one problem's term of `avg_std_top1_prob`; None without a comparable position."""
     whole, last = _align(probabilities, index)
-    columns = [*whole.T, *([last] if last.size > 1 else [])]
-    if len(whole) < 2 or not columns:
-        return None
-    return float(np.mean([np.std(column, ddof=1, dtype=np.float64) for column in columns]))
+    parts = [part.astype(np.float64) for part in (whole, last[:, None]) if len(part) > 1]
+    spreads = [spread for part in parts for spread in _column_std(part)]
+    return float(np.mean(spreads)) if len(whole) > 1 and spreads else None
 
 
 def _align(
