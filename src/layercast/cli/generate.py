@@ -19,7 +19,7 @@ EPILOG = """[bold]Examples[/bold]
 
 The bundled model, its answer as text:
 
-  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many does she have?"
+  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many now?"
 
 Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabilities and digests:
 
@@ -73,7 +73,6 @@ def generate(
 
     # Imported here: a help page needs no torch.
     import torch
-
     from transformers.utils.logging import disable_progress_bar
 
     from layercast.study.engines.transformers import encode, open_engine
