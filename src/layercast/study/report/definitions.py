@@ -1,0 +1,51 @@
+"""What the report's words mean, one sentence each."""
+
+from __future__ import annotations
+
+METRICS: dict[str, str] = {
+    "accuracy": ("Problems answered correctly, in percent, mean over the configurations."),
+    "std_at_acc": (
+        "Sample standard deviation of the accuracy over the configurations, in percentage points."
+    ),
+    "div_percent": (
+        "Problems whose answers are not the same tokens under every configuration, in percent."
+    ),
+    "div_index": (
+        "First token, counted from 0, at which a problem's answers are not all the same, mean "
+        "over the problems that diverge; an answer that is the beginning of another diverges "
+        "where it ends."
+    ),
+    "avg_std_output_length": (
+        "Sample standard deviation of the answer's length over the configurations, in tokens, "
+        "mean over the problems."
+    ),
+    "avg_std_top1_prob": (
+        "Sample standard deviation over the configurations of the most likely token's "
+        "probability, mean over the positions up to the divergence, then over the problems."
+    ),
+    "bit_div_percent": (
+        "Problems with at least one position, after the same tokens, whose log-probabilities over "
+        "the whole vocabulary are not the same bits under every configuration, in percent."
+    ),
+}
+
+TERMS: tuple[tuple[str, str], ...] = (
+    (
+        "Configuration",
+        "One setting of what should not matter: instruction set, threads, batch size.",
+    ),
+    (
+        "Margin",
+        "Log-probability of the best token less that of the second, in nats, at the first "
+        "divergence, mean over the configurations.",
+    ),
+    (
+        "Interval",
+        "95 % percentile bootstrap interval; problems are drawn again with replacement.",
+    ),
+    (
+        "Bit equal",
+        "The same bits, compared by a 64-bit digest of the row of log-probabilities at each "
+        "position.",
+    ),
+)

@@ -1,0 +1,58 @@
+"""What the page says of one precision: its summary, and what only the page computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layercast.study.report.effects import AxisEffect, axis_effects, median_margin
+from layercast.study.report.matrix import Matrix
+from layercast.study.summary import PrecisionSummary
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One precision.
+
+    Attributes:
+        summary: Its metrics, configurations and problems.
+        effects: By axis; empty where nothing could be compared.
+        typical_margin: Median gap in nats between the two best tokens, over all positions.
+    """
+
+    summary: PrecisionSummary
+    effects: tuple[AxisEffect, ...]
+    typical_margin: float
+
+    @property
+    def name(self) -> str:
+        """The precision."""
+        return self.summary.precision
+
+    @property
+    def divergence(self) -> list[int | None]:
+        """Divergence index of every problem."""
+        return [problem.divergence_index for problem in self.summary.problems]
+
+    @property
+    def diverging(self) -> int:
+        """Problems whose answers are not all the same."""
+        return sum(index is not None for index in self.divergence)
+
+    @property
+    def compared(self) -> int:
+        """Problems with at least two answers."""
+        return sum(problem.answers > 1 for problem in self.summary.problems)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy of each configuration that has answers, in percent."""
+        return [c.accuracy for c in self.summary.configurations if c.answers]
+
+
+def find(matrix: Matrix, summaries: Sequence[PrecisionSummary]) -> list[Finding]:
+    """Findings of every precision, in the matrix's order."""
+    return [
+        Finding(summary, tuple(axis_effects(matrix, number)), median_margin(matrix, number))
+        for number, summary in enumerate(summaries)
+    ]

@@ -1,0 +1,164 @@
+"""The verdict on top of the page: plain sentences, each computed from the records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from layercast.study.bootstrap import Estimate
+from layercast.study.report.figure_style import precision_mark
+from layercast.study.report.findings import Finding
+from layercast.study.summary import StudySummary
+
+#: The precision the guarantee is about.
+GUARANTEED = "layercast"
+
+
+@dataclass(frozen=True)
+class Count:
+    """One precision's headline number."""
+
+    name: str
+    colour: str
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the verdict template shows."""
+
+    subject: str
+    headline: str
+    paragraphs: tuple[str, ...]
+    counts: tuple[Count, ...]
+
+
+def verdict(summary: StudySummary, findings: Sequence[Finding]) -> Verdict:
+    """Say what moved and what did not.
+
+    Args:
+        summary: The study.
+        findings: One a precision, from `findings.find`.
+    """
+    models = dict.fromkeys(manifest.model_name for manifest in summary.manifests)
+    configurations = max(len(f.summary.configurations) for f in findings)
+    return Verdict(
+        subject=(
+            f"{', '.join(models)}: {_plural(len(summary.problem_ids), 'problem')}, "
+            f"{_plural(configurations, 'configuration')}, greedy decoding"
+        ),
+        headline=_headline(findings),
+        paragraphs=tuple(_paragraphs(findings)),
+        counts=tuple(_count(finding) for finding in findings),
+    )
+
+
+def _headline(findings: Sequence[Finding]) -> str:
+    judged = [f for f in findings if f.compared]
+    if not judged:
+        return "No two answers to one problem: there is nothing to compare yet."
+    worst = max(judged, key=lambda f: f.summary.div_percent.value)
+    kept = next((f for f in judged if f.name == GUARANTEED and f.summary.bits_equal), None)
+    if not worst.diverging:
+        equal = all(f.summary.bits_equal for f in judged)
+        same = "Every answer is the same under every configuration"
+        return f"{same}, and so is every bit of the log-probabilities." if equal else f"{same}."
+    moved = (
+        f"{worst.name} changed the answer to {worst.diverging} of "
+        f"{_plural(worst.compared, 'problem')} when only the configuration changed"
+    )
+    return f"{moved}; {kept.name} changed none, to the last bit." if kept else f"{moved}."
+
+
+def _paragraphs(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings:
+        if finding.diverging:
+            yield _moved(finding)
+    still = [f.name for f in findings if f.compared and not f.diverging and f.name != GUARANTEED]
+    if still:
+        yield f"Under {_listed(still)} no answer changed by a token{_still_bits(findings)}."
+    for finding in findings:
+        if finding.name == GUARANTEED:
+            yield _guarantee(finding)
+
+
+def _moved(finding: Finding) -> str:
+    summary, accuracies = finding.summary, finding.accuracies
+    low, high = min(accuracies), max(accuracies)
+    accuracy = (
+        f"accuracy stayed at {low:.1f} %"
+        if low == high
+        else f"accuracy lay between {low:.1f} % and {high:.1f} %, so at these settings a "
+        f"difference of up to {high - low:.1f} points can be numerics alone"
+    )
+    return (
+        f"Under {finding.name}, {finding.diverging} of {finding.compared} problems "
+        f"({_percent(summary.div_percent)}) got answers that differ between configurations, "
+        f"first at token {summary.div_index.value:.0f} in the mean; {accuracy}."
+    )
+
+
+def _still_bits(findings: Sequence[Finding]) -> str:
+    texts = [
+        f"{f.name} differ in some bit on {f.summary.bit_div_percent.value:.0f} % of problems"
+        for f in findings
+        if f.compared and not f.diverging and f.name != GUARANTEED and not f.summary.bits_equal
+    ]
+    return f", yet log-probabilities of {' and of '.join(texts)}" if texts else ""
+
+
+def _guarantee(finding: Finding) -> str:
+    summary = finding.summary
+    if summary.bits_equal is None:
+        return f"Under {finding.name} no two answers can be compared yet."
+    count = (
+        f"{summary.logprobs_compared:,} log-probabilities"
+        if summary.logprobs_compared is not None
+        else f"{summary.positions_compared:,} rows of log-probabilities"
+    )
+    configurations = len(summary.configurations)
+    if summary.bits_equal:
+        return (
+            f"Under {finding.name} every log-probability is bit equal in all {configurations} "
+            f"configurations: {count} of {finding.compared} problems, the whole vocabulary at "
+            "every position."
+        )
+    share = summary.bit_div_percent.value
+    return (
+        f"Under {finding.name} log-probabilities were not bit equal: they differ on {share:.1f} % "
+        f"of problems, and {finding.diverging} of {finding.compared} problems got answers that "
+        "differ. That breaks its promise; please report it with this page."
+    )
+
+
+def _count(finding: Finding) -> Count:
+    colour, _ = precision_mark(finding.name)
+    if not finding.compared:
+        return Count(finding.name, colour, "n/a", "nothing to compare")
+    bits = finding.summary.bits_equal
+    return Count(
+        finding.name,
+        colour,
+        f"{finding.diverging} of {finding.compared}",
+        "problems changed, every bit equal"
+        if bits
+        else "problems changed"
+        if finding.diverging
+        else "problems changed, yet bits differ",
+    )
+
+
+def _percent(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return f"{estimate.value:.1f} %"
+    return f"{estimate.value:.1f} %, 95 % interval {estimate.low:.0f} to {estimate.high:.0f} %"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
