@@ -25,7 +25,8 @@ def _check_shapes(
     if k.shape != v.shape or k.shape[0] != B or k.shape[3] != D:
         raise ShapeError(
             f"attention: `k` and `v` must have shape ({B}, Hkv, Tk, {D}) to fit `q` "
-            f"{tuple(q.shape)}, got {tuple(k.shape)} and {tuple(v.shape)}. All are (batch, heads, time, head_dim)."
+            f"{tuple(q.shape)}, got {tuple(k.shape)} and {tuple(v.shape)}. "
+            "All are (batch, heads, time, head_dim)."
         )
     Hkv, Tk = k.shape[1], k.shape[2]
     if Hkv == 0 or Hq % Hkv:

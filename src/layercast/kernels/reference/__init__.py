@@ -1,0 +1,34 @@
+"""The definition: each operation in plain code, in the contracted order. Slow, and right by
+reading.
+
+A backend is correct when its bits equal these. Vectorised over outputs only: what is a chain in
+the contract is a loop here.
+"""
+
+from layercast.kernels.reference.activation import exp, log, silu, tanh
+from layercast.kernels.reference.attention import attention
+from layercast.kernels.reference.embedding import embedding
+from layercast.kernels.reference.linear import linear
+from layercast.kernels.reference.normalization import rms_norm
+from layercast.kernels.reference.reduction import dot
+from layercast.kernels.reference.rotary import frequencies, rotary, rotary_table
+from layercast.kernels.reference.selection import argmax
+from layercast.kernels.reference.softmax import log_softmax, softmax
+
+__all__ = [
+    "argmax",
+    "attention",
+    "dot",
+    "embedding",
+    "exp",
+    "frequencies",
+    "linear",
+    "log",
+    "log_softmax",
+    "rms_norm",
+    "rotary",
+    "rotary_table",
+    "silu",
+    "softmax",
+    "tanh",
+]
