@@ -85,24 +85,24 @@ def _event(story: Story, step: Step, rng: random.Random) -> str:
 
 def _sum(step: Step, gives: str) -> str:
     if step.kind == "add":
-        return f"{step.before} + {step.a} = {step.after}"
+        return f"{step.before}+{step.a}={step.after}"
     if step.kind == "sub":
-        return f"{step.before} - {step.a} = {step.after}"
+        return f"{step.before}-{step.a}={step.after}"
     if step.kind == "groups":
         more = step.a * step.b
-        return f"{step.a} * {step.b} = {more}, {gives} {step.before} + {more} = {step.after}"
+        return f"{step.a}*{step.b}={more}, {gives} {step.before}+{more}={step.after}"
     if step.kind == "share":
-        return f"{step.before} / {step.a} = {step.after}"
-    return f"{step.before} * {step.a} = {step.after}"
+        return f"{step.before}/{step.a}={step.after}"
+    return f"{step.before}*{step.a}={step.after}"
 
 
 def _reverse(step: Step) -> str:
     if step.kind == "add":
-        return f"{step.after} - {step.a} = {step.before}"
+        return f"{step.after}-{step.a}={step.before}"
     if step.kind == "sub":
-        return f"{step.after} + {step.a} = {step.before}"
+        return f"{step.after}+{step.a}={step.before}"
     if step.kind == "groups":
-        return f"{step.after} - {step.a * step.b} = {step.before}"
+        return f"{step.after}-{step.a * step.b}={step.before}"
     if step.kind == "share":
-        return f"{step.after} * {step.a} = {step.before}"
-    return f"{step.after} / {step.a} = {step.before}"
+        return f"{step.after}*{step.a}={step.before}"
+    return f"{step.after}/{step.a}={step.before}"

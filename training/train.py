@@ -1,6 +1,6 @@
 """Train the bundled model on generated stories and write it as a Hugging Face checkpoint.
 
-    python training/train.py --out src/layercast/testbed/checkpoint --minutes 70 --threads 2
+    python training/train.py --out src/layercast/testbed/checkpoint --minutes 42 --threads 2
 
 Stories are generated as they are needed from the train split, so no example comes twice. The
 figures of the run are written to `training_log.json` beside the weights.
@@ -21,7 +21,7 @@ import torch
 from solutions import solve
 from tokenizer import train_tokenizer
 from torch.nn.functional import cross_entropy
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from layercast.testbed.problems import stories
 
@@ -32,7 +32,7 @@ WARMUP_STEPS = 150
 VOCABULARY = 640
 
 
-def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+def model_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
     """Return the architecture: Qwen2 with grouped heads, a tied head, about 2.9 M parameters."""
     return Qwen2Config(
         vocab_size=len(tokenizer),
@@ -50,7 +50,7 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     )
 
 
-def examples(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
+def examples(tokenizer: Qwen2Tokenizer) -> Iterator[tuple[list[int], int]]:
     """Yield (token ids of prompt and answer, length of the prompt), endlessly."""
     wording = random.Random("layercast testbed wording 1")
     for story in stories("train"):
@@ -61,7 +61,7 @@ def examples(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], in
         yield [*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(tokenizer: Qwen2Tokenizer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (ids, labels) of shape (BATCH, T); the prompt and the padding carry label -100.
 
     Examples of like length share a batch, so that little is spent on padding.
@@ -99,7 +99,7 @@ def learning_rate(step: int, done: float) -> float:
     return PEAK_LEARNING_RATE * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, done))))
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, out: Path) -> None:
     """Write config, bf16 weights, tokenizer, chat template and generation config to `out`."""
     half = Qwen2ForCausalLM(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
@@ -156,7 +156,7 @@ def train(out: Path, minutes: float, threads: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=70)
+    parser.add_argument("--minutes", type=float, default=42)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     train(options.out, options.minutes, options.threads)
