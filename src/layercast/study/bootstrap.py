@@ -101,11 +101,13 @@ def _row_statistic(table: Floats, *, spread: bool) -> Floats:
     """Return mean or sample standard deviation of each row, NaN skipped; NaN where undefined."""
     present = ~np.isnan(table)
     sizes = present.sum(axis=1)
-    filled = np.where(present, table, 0.0)
-    means = _divide(filled.sum(axis=1), sizes)
     if not spread:
-        return means
-    squares = np.where(present, (filled - means[:, None]) ** 2, 0.0).sum(axis=1)
+        return _divide(np.where(present, table, 0.0).sum(axis=1), sizes)
+    # Shifted by one of them, equal figures have a spread of exactly zero.
+    first = np.take_along_axis(table, present.argmax(axis=1)[:, None], axis=1)
+    shifted = np.where(present, table - first, 0.0)
+    means = _divide(shifted.sum(axis=1), sizes)
+    squares = np.where(present, (shifted - means[:, None]) ** 2, 0.0).sum(axis=1)
     return np.sqrt(_divide(squares, sizes - 1))
 
 

@@ -264,6 +264,13 @@ def divergence_margin(top_logprobs: Iterable[ArrayLike | None], index: int | Non
     return float(np.mean(margins)) if margins else None
 
 
+def _std(values: NDArray[np.generic]) -> float:
+    # Shifted by one of them, equal values have a spread of exactly zero; the rounding of their
+    # mean would leave a little.
+    exact = values.astype(np.float64)
+    return float((exact - exact[0]).std(ddof=1))
+
+
 def _mean(values: Iterable[float]) -> float:
     present = list(values)
     return float(np.mean(present)) if present else math.nan

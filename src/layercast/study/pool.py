@@ -217,5 +217,7 @@ def _describe_end(status: int, log: Path) -> str:
         name = signal.Signals(-status).name
         cause = " (the system may have run out of memory)" if name == "SIGKILL" else ""
         return f"was ended by {name}{cause}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"ended with status {status}"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = f", its last words: {lines[-1].strip()[:300]}" if lines else ""
+    return f"ended with status {status}{last}"

@@ -8,6 +8,7 @@ accepted what the worker reports of itself, a second line ``go``; its standard o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -47,8 +48,9 @@ def main() -> int:
             return 1
         work(job, engine, emit)
     except Exception as error:
-        traceback.print_exc()
         emit(Failed(message=_one_line(error), fatal=isinstance(error, RecordError)))
+        with contextlib.suppress(OSError):  # on a full disk the log cannot grow either
+            traceback.print_exc()
         return 1
     return 0
 

@@ -1,0 +1,377 @@
+"""Contract under test: a run killed at any moment resumes to the records of one that was not."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import (
+    STUB_BATCHES,
+    StubStudy,
+    all_answers,
+    batch_files,
+    kill,
+    wait_for_batches,
+    wait_until_gone,
+    worker_pids,
+)
+
+from layercast.study import records
+from layercast.study.instruction_sets import available
+
+WIDEST = available()[-1]
+
+
+def test_run_writes_every_batch_of_the_plan_once(
+    uninterrupted: Path,
+) -> None:
+    assert len(batch_files(uninterrupted)) == STUB_BATCHES
+    for table in all_answers(uninterrupted).values():
+        answers = list(
+            zip(table["problem_id"].to_pylist(), table["config_id"].to_pylist(), strict=True)
+        )
+        assert len(answers) == len(set(answers)) == 10 * 2
+    assert (uninterrupted / "manifest.json").exists()
+    assert not list(uninterrupted.rglob("*.partial"))
+
+
+def test_batches_hold_the_problems_in_the_plans_order(uninterrupted: Path) -> None:
+    table = records.read_answers(
+        uninterrupted, precision="bf16", config_id=f"{WIDEST}-t1-b4"
+    ).to_pylist()
+    assert [row["problem_id"] for row in table] == [f"p{i:03d}" for i in range(10)]
+    assert [row["batch_index"] for row in table] == [0] * 4 + [1] * 4 + [2] * 2
+    assert [row["batch_position"] for row in table] == [0, 1, 2, 3] * 2 + [0, 1]
+    assert {row["prompt_digest"] for row in table} == set(
+        records.read_problems(uninterrupted)["prompt_digest"].to_pylist()
+    )
+
+
+def test_second_start_of_a_finished_run_computes_nothing(
+    stub_study: StubStudy, uninterrupted: Path
+) -> None:
+    before = batch_files(uninterrupted)
+    manifest = (uninterrupted / "manifest.json").read_bytes()
+    # Any worker that is started would fail at its first batch, and leave a log.
+    status, result, _ = stub_study.run(uninterrupted, STUB_FAULT=f"exit@bf16/{WIDEST}-t1#0")
+    assert (status, result["computed"], result["kept"]) == (0, 0, STUB_BATCHES)
+    assert batch_files(uninterrupted) == before
+    assert (uninterrupted / "manifest.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize("batches", [0, 1, 5, 15])
+def test_runner_resumes_after_kill_with_no_answer_lost_or_doubled(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, batches: int
+) -> None:
+    out = tmp_path / "killed"
+    process = stub_study.start(out, STUB_STEP_SECONDS="0.004")
+    wait_for_batches(out, batches, process)
+    workers = worker_pids(process.pid)
+    kill(process)
+    assert wait_until_gone(workers)
+    finished = batch_files(out)
+    assert len(finished) >= batches
+
+    status, result, stderr = stub_study.run(out)
+
+    assert (status, result["complete"], stderr) == (0, True, "")
+    assert result["kept"] == len(finished)
+    after = batch_files(out)
+    # Not one byte of a finished batch was written again, timings included.
+    assert {name: after[name] for name in finished} == finished
+    assert all_answers(out) == all_answers(uninterrupted)
+
+
+def test_runner_resumes_after_kills_at_random_moments(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(20260)
+    out = tmp_path / "killed"
+    for _ in range(12):
+        process = stub_study.start(out, STUB_STEP_SECONDS="0.002")
+        time.sleep(rng.uniform(0.2, 1.2))
+        workers = worker_pids(process.pid)
+        kill(process)
+        assert wait_until_gone(workers)
+    status, result, stderr = stub_study.run(out)
+    assert (status, result["complete"], stderr) == (0, True, "")
+    assert all_answers(out) == all_answers(uninterrupted)
+
+
+def test_kill_in_the_middle_of_a_write_leaves_no_half_batch(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    process = stub_study.start(out, STUB_FAULT=f"kill-runner-in-write@bf16/{WIDEST}-t1#2")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    # The write it was killed in has left its temporary file, and no batch of that name.
+    (partial,) = (out / "records" / "bf16").rglob("*.partial")
+    assert not partial.with_name(partial.name[1:].split(".parquet")[0] + ".parquet").exists()
+
+    status, result, stderr = stub_study.run(out)
+
+    assert (status, result["complete"], stderr) == (0, True, "")
+    assert not list(out.rglob("*.partial"))
+    assert all_answers(out) == all_answers(uninterrupted)
+
+
+def test_workers_die_with_a_killed_runner_and_write_no_more(
+    stub_study: StubStudy, tmp_path: Path
+) -> None:
+    out = tmp_path / "orphans"
+    process = stub_study.start(out, STUB_STEP_SECONDS="0.01")
+    wait_for_batches(out, 2, process)
+    workers = worker_pids(process.pid)
+    assert workers, "the runner has workers at this point"
+    kill(process)
+    assert wait_until_gone(workers)
+    before = batch_files(out)
+    time.sleep(0.5)
+    assert batch_files(out) == before
+
+
+def test_ctrl_c_ends_workers_and_leaves_no_partial_file(
+    stub_study: StubStudy, tmp_path: Path
+) -> None:
+    out = tmp_path / "interrupted"
+    process = stub_study.start(out, STUB_STEP_SECONDS="0.01")
+    wait_for_batches(out, 2, process)
+    workers = worker_pids(process.pid)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert wait_until_gone(workers)
+    assert not list(out.rglob("*.partial"))
+    assert stub_study.run(out)[1]["complete"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", "ValueError: the stub was told to fail"),
+        ("abort", "was ended by SIGABRT"),
+        ("killed", "was ended by SIGKILL (the system may have run out of memory)"),
+        ("exit", "ended with status 7"),
+    ],
+)
+def test_crashed_worker_is_reported_others_finish_and_the_run_resumes(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, fault: str, message: str
+) -> None:
+    out = tmp_path / "crashed"
+    status, result, stderr = stub_study.run(out, STUB_FAULT=f"{fault}@bf16/{WIDEST}-t1#1")
+    assert status == 1
+    assert stderr == ""
+    ((worker, said),) = result["failures"]
+    assert worker == f"bf16/{WIDEST}-t1"
+    assert message in said
+    assert "\n" not in said
+    # One batch of the crashed worker was done; the other worker did all of its own.
+    assert len(list((out / "records" / "bf16").rglob("*.parquet"))) == 1
+    assert len(list((out / "records" / "layercast").rglob("*.parquet"))) == 8
+    log = out / "logs" / f"bf16-{WIDEST}-t1.log"
+    assert "libraries may print" in log.read_text()
+    assert ("Traceback" in log.read_text()) == (fault == "raise")
+
+    status, result, _ = stub_study.run(out)
+    assert (status, result["complete"], result["kept"]) == (0, True, 9)
+    assert not log.exists()
+    assert all_answers(out) == all_answers(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("disk-full", "No space left on device"), ("file-too-large", "File too large")],
+)
+def test_full_disk_is_one_clear_line_and_nothing_half_written(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, fault: str, reason: str
+) -> None:
+    out = tmp_path / "full"
+    status, result, stderr = stub_study.run(out, STUB_FAULT=f"{fault}@bf16/{WIDEST}-t1#3")
+    assert (status, stderr) == (1, "")
+    ((_, said),) = result["failures"]
+    assert reason in said
+    assert "Free space" in said
+    assert "\n" not in said
+    assert not list(out.rglob("*.partial"))
+    assert len(list((out / "records" / "bf16").rglob("*.parquet"))) == 3
+
+    assert stub_study.run(out)[1]["complete"]
+    assert all_answers(out) == all_answers(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"problems": 9}, "plan.problems was 10, is now 9"),
+        ({"precisions": ["bf16"]}, "plan.precisions was"),
+        ({"seed": 5}, "plan.seed was 0, is now 5"),
+        ({"decoding": {"max_new_tokens": 7, "top_k": 3}}, "plan.decoding.max_new_tokens was 6"),
+    ],
+)
+def test_other_plan_in_the_same_folder_is_refused_with_the_difference(
+    stub_study: StubStudy, uninterrupted: Path, change: dict[str, object], difference: str
+) -> None:
+    before = batch_files(uninterrupted)
+    stub_study.plan.update(change)
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert difference in stderr
+    assert "Use another folder" in stderr
+    assert len(stderr.splitlines()) == 1
+    assert batch_files(uninterrupted) == before
+
+
+def test_other_model_files_are_refused(stub_study: StubStudy, uninterrupted: Path) -> None:
+    Path(stub_study.plan["model"], "config.json").write_text('{"changed": true}')
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert "model files.config.json.sha256 was" in stderr
+
+
+def test_the_same_model_in_another_place_is_the_same_run(
+    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stub_study.plan["model"], tmp_path / "moved")
+    stub_study.plan["model"] = str(tmp_path / "moved")
+    status, result, _ = stub_study.run(uninterrupted)
+    assert (status, result["computed"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "difference"),
+    [
+        ("versions", {"torch": "1.0"}, "versions.torch was 1.0"),
+        ("device", {"cpu_model": "Another CPU"}, "device.cpu_model was Another CPU"),
+        ("problems_digest", "0" * 64, "problems was 0000"),
+        ("numerics_version", 99, "numerics_version was 99"),
+    ],
+)
+def test_what_the_run_began_with_must_still_hold(
+    stub_study: StubStudy, uninterrupted: Path, key: str, value: object, difference: str
+) -> None:
+    path = uninterrupted / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(manifest))
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert difference in stderr
+
+
+def test_worker_that_is_not_as_it_was_stops_the_run(stub_study: StubStudy, tmp_path: Path) -> None:
+    out = tmp_path / "changed"
+    stub_study.run(out, STUB_FAULT=f"exit@bf16/{WIDEST}-t1#1")
+    before = batch_files(out)
+    status, _, stderr = stub_study.run(out, STUB_EXTRA_FACT="another library")
+    assert status == 2
+    assert "facts.extra was absent, is now another library" in stderr
+    assert batch_files(out) == before
+
+
+def test_two_runners_cannot_work_in_one_folder(stub_study: StubStudy, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    first = stub_study.start(out, STUB_STEP_SECONDS="0.1")
+    wait_for_batches(out, 1, first)
+    status, _, stderr = stub_study.run(out)
+    assert status == 2
+    assert f"a study at work there (process {first.pid})" in stderr
+    kill(first)
+
+
+def test_new_runner_waits_for_the_workers_of_a_killed_one(
+    stub_study: StubStudy, tmp_path: Path
+) -> None:
+    out = tmp_path / "hasty"
+    first = stub_study.start(out, STUB_STEP_SECONDS="0.02")
+    wait_for_batches(out, 1, first)
+    first.send_signal(signal.SIGKILL)  # not waited for: its process id is still there
+    status, result, stderr = stub_study.run(out)
+    assert (status, result["complete"], stderr) == (0, True, "")
+
+
+def test_damaged_batch_is_named_with_the_remedy(stub_study: StubStudy, uninterrupted: Path) -> None:
+    path = records.batch_path(uninterrupted, "bf16", f"{WIDEST}-t1-b2", 3)
+    path.write_bytes(path.read_bytes()[:100])
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert path.name in stderr
+    assert "Delete it and start the run again" in stderr
+    path.unlink()
+    assert stub_study.run(uninterrupted)[1]["computed"] == 1
+
+
+def test_folder_with_other_files_is_refused_and_left_alone(
+    stub_study: StubStudy, tmp_path: Path
+) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter.tex").write_text("...")
+    status, _, stderr = stub_study.run(out)
+    assert status == 2
+    assert "must be empty or hold a run, got other files (chapter.tex)" in stderr
+    assert [child.name for child in out.iterdir()] == ["chapter.tex"]
+
+
+def test_records_without_their_manifest_are_refused(
+    stub_study: StubStudy, uninterrupted: Path
+) -> None:
+    (uninterrupted / "manifest.json").unlink()
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert "records without manifest.json" in stderr
+
+
+def test_file_as_run_folder_is_refused(stub_study: StubStudy, tmp_path: Path) -> None:
+    out = tmp_path / "file"
+    out.write_text("")
+    status, _, stderr = stub_study.run(out)
+    assert status == 2
+    assert "must be a folder, got a file" in stderr
+
+
+def test_folder_that_cannot_be_written_is_one_clear_line(stub_study: StubStudy) -> None:
+    # /proc takes no new folders, whoever asks.
+    status, _, stderr = stub_study.run(Path("/proc/study"))
+    assert status == 2
+    assert "must be a folder that can be written" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_manifest_tells_what_ran_on_what(stub_study: StubStudy, uninterrupted: Path) -> None:
+    manifest = json.loads((uninterrupted / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["versions"]["torch"]
+    assert manifest["device"]["cpu_model"]
+    assert set(manifest["model_files"]["config.json"]) == {"bytes", "sha256"}
+    assert manifest["resolved"]["plan"]["problems"] == 10
+    assert len(manifest["starts"]) == 1
+    assert {"time", "arguments", "commit", "dirty"} == set(manifest["starts"][0])
+    worker = manifest["workers"][f"layercast/{WIDEST}-t1"]
+    assert worker["environment"]["OMP_NUM_THREADS"] == "1"
+    assert worker["facts"]["omp_threads"] == "1"
+    assert json.loads((uninterrupted / "plan.json").read_text()) == manifest["resolved"]
+
+
+def test_each_start_is_in_the_manifest(stub_study: StubStudy, tmp_path: Path) -> None:
+    out = tmp_path / "twice"
+    stub_study.run(out, STUB_FAULT=f"exit@bf16/{WIDEST}-t1#0")
+    stub_study.run(out)
+    assert len(json.loads((out / "manifest.json").read_text())["starts"]) == 2
+
+
+def test_worker_starts_in_the_environment_of_its_instruction_set(
+    stub_study: StubStudy, tmp_path: Path
+) -> None:
+    stub_study.plan["axes"]["instruction_sets"] = available()
+    out = tmp_path / "sets"
+    stub_study.run(out, ATEN_CPU_CAPABILITY="default")
+    workers = json.loads((out / "manifest.json").read_text())["workers"]
+    for name in available():
+        expected = "avx2" if name == "avx2" else None
+        assert workers[f"bf16/{name}-t1"]["facts"]["aten"] == expected
