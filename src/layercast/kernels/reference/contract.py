@@ -38,7 +38,6 @@ EXP = [
         "0x1.555554p-3",
         "0x1p-1",
         "0x1p0",
-        "0x1p0",
     )
 ]
 LOG = [
@@ -78,12 +77,15 @@ def _polynomial(coefficients: list[np.float32], x: Float32) -> Float32:
     return p
 
 
-def _split_exp(x: Float32) -> tuple[Float32, NDArray[np.int32]]:
-    """e**x as (significand, exponent of two), for |x| <= 160 or NaN."""
+def _split_exp(x: Float32) -> tuple[Float32, Float32, NDArray[np.int32]]:
+    """e**x as significand, its rounding error and exponent of two, for |x| <= 160 or NaN."""
     count = np.rint(x * LOG2_E)
     r = fma(count, -LOG_2_HIGH, x)
     r = fma(count, -LOG_2_LOW, r)
-    return _polynomial(EXP, r), np.where(np.isnan(count), 0, count).astype(np.int32)
+    p = _polynomial(EXP, r)
+    significand = fma(p, r, ONE)
+    low = fma(p, r, ONE - significand)
+    return significand, low, np.where(np.isnan(count), 0, count).astype(np.int32)
 
 
 def _scale_by_power(v: Float32, n: NDArray[np.int32]) -> Float32:
@@ -101,7 +103,8 @@ def exp(x: Float32) -> Float32:
     with np.errstate(all="ignore"):
         clamped = np.where(x > np.float32(89.5), np.float32(89.5), x)
         clamped = np.where(clamped < np.float32(-105), np.float32(-105), clamped)
-        return np.where(np.isnan(x), x, _scale_by_power(*_split_exp(clamped)))
+        significand, _, exponent = _split_exp(clamped)
+        return np.where(np.isnan(x), x, _scale_by_power(significand, exponent))
 
 
 def log(x: Float32) -> Float32:
@@ -124,14 +127,14 @@ def log(x: Float32) -> Float32:
 
 
 def tanh(x: Float32) -> Float32:
-    """Hyperbolic tangent: an odd polynomial up to 1.125, 1 - 2 / (e**2|x| + 1) beyond."""
+    """Hyperbolic tangent: an odd polynomial up to 1, 1 - 2 / (e**2|x| + 1) beyond."""
     with np.errstate(all="ignore"):
         magnitude = np.abs(x)
         square = x * x
         near = fma(_polynomial(TANH, square) * square, x, x)
         far = ONE - np.float32(2) / (exp(magnitude + magnitude) + ONE)
         far = np.where(x < 0, -far, far)
-        return np.where(magnitude <= np.float32(1.125), near, np.where(np.isnan(x), x, far))
+        return np.where(magnitude <= ONE, near, np.where(np.isnan(x), x, far))
 
 
 def silu(x: Float32) -> Float32:
@@ -141,7 +144,15 @@ def silu(x: Float32) -> Float32:
         clamped = np.where(x < -limit, -limit, x)
         magnitude = np.abs(clamped)
         magnitude = np.where(magnitude > limit, limit, magnitude)
-        significand, exponent = _split_exp(-magnitude)
-        quotient = clamped / (ONE + _scale_by_power(significand, exponent))
-        negative = _scale_by_power(quotient * significand, exponent)
-        return np.where(clamped < 0, negative, quotient)
+        significand, low, exponent = _split_exp(-magnitude)
+        power = _scale_by_power(significand, exponent)
+        denominator = ONE + power
+        denominator_low = power - (denominator - ONE)
+        numerator = clamped * significand
+        numerator_low = fma(clamped, significand, -numerator) + clamped * low
+        quotient = numerator / denominator
+        remainder = fma(-quotient, denominator, numerator) + (
+            numerator_low - quotient * denominator_low
+        )
+        negative = _scale_by_power(quotient + remainder / denominator, exponent)
+        return np.where(clamped < 0, negative, clamped / denominator)
