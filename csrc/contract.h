@@ -88,7 +88,7 @@ LAYERCAST_INLINE F32 log(F32 x) {
   return x >= 0.0f ? p : splat(bitcast<float>(0x7fc00000));
 }
 
-// tanh(x) within 1 ulp, odd in x. A polynomial up to 1; beyond, 1 - 2 / (e^2|x| + 1), whose subtraction cancels
+// tanh(x) within 1 ulp, odd in x, signed zeros kept. A polynomial up to 1; beyond, 1 - 2 / (e^2|x| + 1), whose subtraction cancels
 // little.
 LAYERCAST_INLINE F32 tanh(F32 x) {
   const F32 magnitude = absolute(x);
@@ -102,10 +102,11 @@ LAYERCAST_INLINE F32 tanh(F32 x) {
   p = fma(p, square, splat(-0x1.ba09fp-5f));
   p = fma(p, square, splat(0x1.1110acp-3f));
   p = fma(p, square, splat(-0x1.555554p-2f));
-  const F32 near = fma(p * square, x, x);
+  const F32 near = fma(p * square, magnitude, magnitude);
   const F32 far = 1.0f - 2.0f / (exp(magnitude + magnitude) + 1.0f);
-  const F32 signed_far = x < 0.0f ? -far : far;
-  return magnitude <= 1.0f ? near : x != x ? x : signed_far;
+  const U32 sign = bitcast<U32>(x) & 0x80000000u;
+  const F32 result = bitcast<F32>(bitcast<U32>(magnitude <= 1.0f ? near : far) | sign);
+  return x != x ? x : result;
 }
 
 // x / (1 + e^-x) within 2 ulp. By e^-|x|, and with its power of two applied last, so that nothing overflows and no

@@ -70,7 +70,10 @@ def draw_values(
     if kind == "bits" and dtype.itemsize == 2:
         words = rng.integers(-(2**15), 2**15, shape, dtype=np.int16)
         return torch.from_numpy(words).view(dtype)
-    return torch.from_numpy(np.ascontiguousarray(_KINDS[kind](rng, shape))).to(dtype)
+    values = torch.from_numpy(np.ascontiguousarray(_KINDS[kind](rng, shape)))
+    if dtype == torch.float16 and kind == "magnitudes":
+        values = values.clamp(-65504.0, 65504.0)
+    return values.to(dtype)
 
 
 def kinds() -> st.SearchStrategy[str]:

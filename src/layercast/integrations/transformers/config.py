@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from layercast.errors import DtypeError, ValueRangeError
@@ -18,7 +17,6 @@ STORAGE_DTYPES = {
 }
 
 
-@register_quantization_config(QUANT_METHOD)
 class LayerCastConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """LayerCast: weights stay in their storage dtype, all arithmetic is float32 in a fixed order.
 

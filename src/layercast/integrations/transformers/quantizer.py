@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.quantizers.auto import register_quantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from layercast.errors import BackendError, UnsupportedError
@@ -13,6 +13,9 @@ from layercast.integrations.transformers.config import QUANT_METHOD, LayerCastCo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+register_quantization_config(QUANT_METHOD)(LayerCastConfig)
 
 
 @register_quantizer(QUANT_METHOD)

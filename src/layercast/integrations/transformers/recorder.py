@@ -141,7 +141,7 @@ class StepRecorder(LogitsProcessor):  # type: ignore[misc]
         rows, steps = np.nonzero(self._unfinished(chosen))
         logits = kept[torch.from_numpy(rows), torch.from_numpy(steps)]
         logprobs = self._log_softmax(logits)
-        top_ids = _top_k(logits, self._top_k)
+        top_ids = top_k_indices(logits, self._top_k)
         at = (rows, steps + self._steps)
         picked = torch.from_numpy(chosen[rows, steps])[:, None]
         self._logprobs[at] = logprobs.gather(1, picked)[:, 0].numpy()
@@ -160,7 +160,7 @@ class StepRecorder(LogitsProcessor):  # type: ignore[misc]
         return live
 
 
-def _top_k(logits: Tensor, k: int) -> Tensor:
+def top_k_indices(logits: Tensor, k: int) -> Tensor:
     """Indices of the k largest of each row, ties by the lower index.
 
     torch.topk breaks ties as it likes, so rows in which one could matter, an equal

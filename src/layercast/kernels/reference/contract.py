@@ -131,10 +131,9 @@ def tanh(x: Float32) -> Float32:
     with np.errstate(all="ignore"):
         magnitude = np.abs(x)
         square = x * x
-        near = fma(_polynomial(TANH, square) * square, x, x)
+        near = fma(_polynomial(TANH, square) * square, magnitude, magnitude)
         far = ONE - np.float32(2) / (exp(magnitude + magnitude) + ONE)
-        far = np.where(x < 0, -far, far)
-        return np.where(magnitude <= ONE, near, np.where(np.isnan(x), x, far))
+        return np.where(np.isnan(x), x, np.copysign(np.where(magnitude <= ONE, near, far), x))
 
 
 def silu(x: Float32) -> Float32:

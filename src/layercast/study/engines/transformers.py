@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercast
 from layercast import ops
 from layercast.errors import CheckpointError
-from layercast.integrations.transformers import generate
+from layercast.integrations.transformers.generation import (
+    end_of_sequence_ids,
+    generate,
+    padding_id,
+)
 from layercast.study.engines.interface import Facts, Generation, Prompt
 from layercast.study.vocabulary import token_pieces
 
@@ -92,11 +96,8 @@ class TransformersEngine:
         self._model = model
         self._tokenizer = tokenizer
         self._precision = precision
-        config: GenerationConfig = model.generation_config
-        eos = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
-        self._eos = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
-        pad = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
-        self._pad = pad if pad is not None else self._eos[0]
+        self._eos = end_of_sequence_ids(model, tokenizer)
+        self._pad = padding_id(model, tokenizer)
 
     def facts(self) -> Facts:
         """Return the state of this process that bears on the bits."""
@@ -116,7 +117,7 @@ class TransformersEngine:
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "vocab_size": int(self._model.get_output_embeddings().weight.shape[0]),
+            "vocab_size": int(self._model.config.vocab_size),
             "eos_token_ids": list(self._eos),
         }
 

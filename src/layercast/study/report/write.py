@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layercast.errors import RecordError
 from layercast.study.atomic import write_atomically
 from layercast.study.report.page import render
 
@@ -26,6 +27,11 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
         RecordError: a folder has no records, a file is damaged, the folders' prompts differ, or
             `out` cannot be written.
     """
+    if not run_folders:
+        raise RecordError(
+            "report: `run_folders` must name at least one run folder, got none. "
+            "Name the folder a study was run into."
+        )
     # Records come from elsewhere and may hold half a surrogate pair, which UTF-8 has no form for.
     page = render(list(run_folders)).encode("utf-8", "backslashreplace")
     write_atomically(out, lambda file: file.write(page))

@@ -18,7 +18,7 @@ function withColours(value, style) {
 }
 
 class Figures {
-  /** `opened(problem)` is called when a reader picks a mark that stands for a problem. */
+  /** `opened(problem, precision)` is called when a reader picks a mark that stands for them. */
   constructor(figures, opened) {
     this.figures = figures;
     this.opened = opened;
@@ -44,9 +44,13 @@ class Figures {
   }
 
   listen(node) {
-    node.on("plotly_click", ({ points }) => {
-      const picked = points[0] && points[0].customdata;
-      if (picked && Number.isInteger(picked.problem)) this.opened(picked);
+    node.on("plotly_click", ({ points: [point] }) => {
+      const { meta } = point.data;
+      if (!meta) return;
+      // A heat map's marks are counted by row and column; its columns are the problems.
+      const { pointNumber } = point;
+      const mark = Array.isArray(pointNumber) ? pointNumber[1] : pointNumber;
+      this.opened(meta.problems[mark], meta.precision);
     });
   }
 }

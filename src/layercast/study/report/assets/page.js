@@ -76,7 +76,7 @@ const comparison = new Comparison(answers, (side, slot) => {
   show();
   remember();
 });
-const figures = new Figures(readJson("figures-data"), ({ problem, precision }) => {
+const figures = new Figures(readJson("figures-data"), (problem, precision) => {
   choose(problem, precision);
   toBrowser();
 });

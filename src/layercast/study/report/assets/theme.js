@@ -48,13 +48,17 @@ function startTheme(changed) {
 /** While printing the page is light, whatever the screen shows. */
 function startPrinting(changed) {
   const root = document.documentElement;
+  let printing = false;
   let before;
   addEventListener("beforeprint", () => {
+    if (printing) return;
+    printing = true;
     before = root.dataset.theme;
     root.dataset.theme = "light";
     changed(true);
   });
   addEventListener("afterprint", () => {
+    printing = false;
     if (before) root.dataset.theme = before;
     else delete root.dataset.theme;
     changed(false);
