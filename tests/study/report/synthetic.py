@@ -225,6 +225,14 @@ def _row(study, precision, number, problem, walk, forks):
     }
 
 
+def answer_ids(study: Study, precision: str, problem: int, config_id: str) -> np.ndarray:
+    """Token ids of one answer, as `write_study` writes them."""
+    forks = typical_forks(study) if study.forks is None else study.forks
+    number = [c.id for c in study.configurations].index(config_id)
+    walk = _walk(study, problem)
+    return _row(study, precision, number, problem, walk, forks.get(precision, {}))["token_ids"]
+
+
 def branch_token(study: Study, walk: np.ndarray, fork: Fork) -> int:
     """The token a fork takes instead of the walk's: never the walk's own."""
     size = len(study.pieces) - 2

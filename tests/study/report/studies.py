@@ -1,0 +1,82 @@
+"""Studies the report's tests open, each with divergences known to the token."""
+
+from __future__ import annotations
+
+from synthetic import Fork, Study, paper_design, vocabulary
+
+EARLY = "avx2-t1-b16"  # leaves problem 3 at token 20
+LATE = "avx512-t2-b32"  # leaves problem 3 at token 41
+
+HOSTILE = (
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror='window.pwned=1'>",
+    "<!--<script>",
+    "&lt;b&gt;&amp;",
+    "\"quoted\" 'and' `ticks` ${1+1} {{ 7*7 }} {% raw %}",
+    "\u2028\u2029\x00\x1b[31m",
+    "\u202eright to left\u202c",
+    "漢字 naïve 👩‍👩‍👧",
+)
+
+
+def typical() -> Study:
+    """Like a real run: many divergences in bf16, none in layercast."""
+    return Study()
+
+
+def known() -> Study:
+    """Two configurations leave problem 3 in bf16, and one problem 5; fp32 and layercast never."""
+    forks = {"bf16": {3: {EARLY: Fork(20, 1), LATE: Fork(41, 2)}, 5: {EARLY: Fork(7, 1)}}}
+    return Study(problems=8, precisions=("bf16", "fp32", "layercast"), mean_length=90, forks=forks)
+
+
+def hostile() -> Study:
+    """Every text a record can hold tries to become markup; some tokens are parts of characters."""
+    text = "".join(HOSTILE)
+    emoji = "🦉".encode()
+    pieces = ["<|end|>", "\n", *HOSTILE, emoji[:2], emoji[2:], *vocabulary()[20:60]]
+    forks = {"bf16": {n: {EARLY: Fork(n + 2, 1)} for n in range(6)}}
+    return Study(
+        problems=6,
+        precisions=("bf16", "layercast"),
+        mean_length=60,
+        forks=forks,
+        pieces=pieces,
+        question=f"{text} ?",
+        model=f"model {text}",
+        notes=(f"A note: {text}",),
+    )
+
+
+def broken_promise() -> Study:
+    """The control: layercast's log-probabilities differ in bits, and one answer too."""
+    return Study(
+        problems=6,
+        mean_length=40,
+        precisions=("bf16", "layercast"),
+        forks={"layercast": {2: {EARLY: Fork(9, 1)}}},
+        drifting=("bf16", "layercast"),
+    )
+
+
+def one_configuration() -> Study:
+    return Study(problems=4, configurations=paper_design()[:1], mean_length=40, forks={})
+
+
+def nothing_diverges() -> Study:
+    return Study(problems=4, mean_length=40, forks={}, drifting=())
+
+
+def one_precision() -> Study:
+    return Study(problems=4, mean_length=40, precisions=("fp32",), forks={})
+
+
+def missing_cells() -> Study:
+    """One configuration never ran in bf16, another never in layercast."""
+    return Study(
+        problems=6,
+        mean_length=40,
+        precisions=("bf16", "layercast"),
+        forks={"bf16": {1: {EARLY: Fork(5, 1)}}},
+        missing=(("bf16", "avx2-t1-b8"), ("layercast", LATE)),
+    )

@@ -1,0 +1,108 @@
+"""The verdict and the captions say what the records say, and say otherwise when they do."""
+
+from __future__ import annotations
+
+import pytest
+import studies
+from synthetic import Fork, Study, paper_design, write_study
+
+from layercast.study.report.captions import figure_views
+from layercast.study.report.figures import figures
+from layercast.study.report.findings import find
+from layercast.study.report.matrix import read_matrix
+from layercast.study.report.table import metric_table
+from layercast.study.report.verdict import verdict
+from layercast.study.summary import summarise
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_(study):
+        summary = summarise([write_study(tmp_path / "run", study)])
+        names = [precision.precision for precision in summary.precisions]
+        matrix = read_matrix([tmp_path / "run"], names, summary.problem_ids)
+        return summary, matrix, find(matrix, summary.precisions)
+
+    return read_
+
+
+def test_verdict_counts_what_moved_and_what_did_not(read):
+    summary, _, findings = read(studies.known())
+    said = verdict(summary, findings)
+    assert said.headline == (
+        "bf16 changed the answer to 2 of 8 problems when only the configuration changed; "
+        "layercast changed none, to the last bit."
+    )
+    assert "2 of 8 problems (25.0 %, 95 % interval" in said.paragraphs[0]
+    # Token 20 and token 7.
+    assert "first at token 14 in the mean" in said.paragraphs[0]
+    assert said.paragraphs[1].startswith("Under fp32 no answer changed by a token, yet")
+    assert "every log-probability is bit equal in all 12 configurations" in said.paragraphs[2]
+    assert [count.value for count in said.counts] == ["2 of 8", "0 of 8", "0 of 8"]
+    assert said.counts[1].text == "problems changed, yet bits differ"
+    assert said.counts[2].text == "problems changed, every bit equal"
+
+
+def test_verdict_never_assumes_the_guarantee(read):
+    summary, _, findings = read(studies.broken_promise())
+    said = verdict(summary, findings)
+    assert "to the last bit" not in said.headline
+    assert said.headline.startswith("layercast changed the answer to 1 of 6 problems")
+    assert "were not bit equal: they differ on 100.0 % of problems" in said.paragraphs[-1]
+    assert said.counts[-1].value == "1 of 6"
+
+
+def test_accuracy_that_moves_is_told_as_the_span_numerics_alone_can_make(read):
+    # Two of four problems are answered wrongly under one configuration.
+    ids = [c.id for c in paper_design()]
+    forks = {"bf16": {n: {ids[1]: Fork(5, 3 - n % 3)} for n in range(10)}}
+    summary, _, findings = read(
+        Study(problems=10, mean_length=20, precisions=("bf16",), forks=forks)
+    )
+    low, high = min(findings[0].accuracies), max(findings[0].accuracies)
+    assert low < high
+    text = verdict(summary, findings).paragraphs[0]
+    assert f"between {low:.1f} % and {high:.1f} %" in text
+    assert f"up to {high - low:.1f} points" in text
+
+
+def test_one_configuration_gives_no_verdict(read):
+    summary, _, findings = read(studies.one_configuration())
+    said = verdict(summary, findings)
+    assert said.headline == "No two answers to one problem: there is nothing to compare yet."
+    assert {count.value for count in said.counts} == {"n/a"}
+    row = metric_table(summary).rows[0]
+    assert [cell.value for cell in row.cells[1:]] == ["n/a"] * 6
+
+
+def test_figures_with_nothing_to_show_are_left_out_and_their_caption_says_why(read):
+    _, matrix, findings = read(studies.nothing_diverges())
+    drawn = figures(matrix, findings)
+    views = {view.name: view for view in figure_views(findings, drawn)}
+    assert drawn["margin"] is None
+    assert not views["margin"].drawn
+    assert "no margin to show" in views["margin"].caption
+    assert "Accuracy is the same under every configuration" in views["accuracy"].caption
+    assert views["axes"].caption.endswith("None differs.")
+
+
+def test_captions_name_the_axis_that_moves_most(read):
+    forks = {"bf16": {0: {c.id: Fork(5) for c in paper_design() if c.batch_size == 8}}}
+    _, matrix, findings = read(Study(problems=2, mean_length=20, forks=forks))
+    views = {v.name: v for v in figure_views(findings, figures(matrix, findings))}
+    # 12 pairs differ in the batch alone; 8 of them are 8 against another, for one of two problems.
+    assert "under bf16 batch size (33.3 %)" in views["axes"].caption
+
+
+def test_figures_carry_the_numbers_of_the_records(read):
+    _, matrix, findings = read(studies.known())
+    drawn = figures(matrix, findings)
+    curve = drawn["divergence"]["data"][0]
+    assert curve["x"][:3] == [0, 7, 20]
+    assert curve["y"] == [0, 12.5, 25, 25]
+    cells = drawn["agreement"]["data"][0]
+    assert cells["meta"]["problems"][:2] == [5, 3]
+    early, late = ([row[1] for row in cells["z"]].index(rank) for rank in (1, 2))
+    assert (cells["y"][early], cells["y"][late]) == (studies.EARLY, studies.LATE)
+    assert sum(value != 0 for row in cells["z"] for value in row) == 3
+    assert all(value == 0 for row in drawn["agreement"]["data"][2]["z"] for value in row)
