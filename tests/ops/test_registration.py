@@ -1,0 +1,165 @@
+"""Contract under test: operations trace, compile to the same bits and never cut a graph."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layercast import ops
+from layercast.errors import UnsupportedError
+from layercast.testing import assert_bitwise_equal
+from layercast.testing.strategies import draw_values
+
+X = draw_values("magnitudes", 1, (3, 40)).clamp(-8, 8)
+W = draw_values("magnitudes", 2, (24, 40), torch.bfloat16)
+BIAS = draw_values("magnitudes", 3, (24,), torch.bfloat16)
+GAIN = draw_values("magnitudes", 4, (40,), torch.bfloat16)
+IDS = torch.tensor([[0, 5, 23], [1, 1, 2]])
+Q = draw_values("magnitudes", 5, (2, 4, 6, 8)).clamp(-4, 4)
+K = draw_values("magnitudes", 6, (2, 2, 6, 8)).clamp(-4, 4)
+V = draw_values("magnitudes", 7, (2, 2, 6, 8))
+POSITIONS = torch.arange(6)[None].repeat(2, 1)
+COS, SIN = ops.rotary_table(POSITIONS, head_dim=8, base=1e4)
+
+# Operation: (arguments of torch.ops.layercast.NAME, the same call by the public function).
+CALLS = {
+    "linear": ((X, W, BIAS), lambda x, w, b: ops.linear(x, w, b)),
+    "embedding": ((IDS, W), lambda i, w: ops.embedding(i, w)),
+    "rms_norm": (
+        (X, GAIN, 1e-6, False),
+        lambda x, w, e, u: ops.rms_norm(x, w, eps=e, unit_offset=u),
+    ),
+    "dot": ((X, X), lambda x, w: ops.dot(x, w)),
+    "softmax": ((X,), lambda x: ops.softmax(x)),
+    "log_softmax": ((X,), lambda x: ops.log_softmax(x)),
+    "argmax": ((X,), lambda x: ops.argmax(x)),
+    "silu": ((X,), lambda x: ops.silu(x)),
+    "tanh": ((X,), lambda x: ops.tanh(x)),
+    "rotary_table": (
+        (POSITIONS, 8, 1e4, None, 1.0),
+        lambda p, d, b, f, s: ops.rotary_table(
+            p, head_dim=d, base=b, inv_freq=f, attention_scaling=s
+        ),
+    ),
+    "rotary": ((Q, K, COS, SIN), lambda q, k, c, s: ops.rotary(q, k, c, s)),
+    "attention": (
+        (Q, K, V, POSITIONS, POSITIONS, 0.3, 5, 2.0),
+        lambda q, k, v, qp, kp, s, w, c: ops.attention(
+            q, k, v, query_positions=qp, key_positions=kp, scale=s, window=w, softcap=c
+        ),
+    ),
+}
+EVERY = pytest.mark.parametrize("name", CALLS)
+
+
+def results(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def test_every_public_operation_is_listed():
+    functions = {name for name in ops.__all__ if name not in ("isa", "available_isas")}
+    assert functions == set(CALLS)
+
+
+@EVERY
+def test_opcheck_passes(name):
+    arguments, _ = CALLS[name]
+    torch.library.opcheck(getattr(torch.ops.layercast, name).default, arguments)
+
+
+@EVERY
+def test_the_registered_operation_has_the_bits_of_the_direct_call(name):
+    arguments, call = CALLS[name]
+    registered = getattr(torch.ops.layercast, name)(*arguments)
+    for a, b in zip(results(registered), results(call(*arguments)), strict=True):
+        assert_bitwise_equal(a, b)
+
+
+@EVERY
+def test_compiled_calls_have_the_same_bits(name):
+    arguments, call = CALLS[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for a, b in zip(results(compiled(*arguments)), results(call(*arguments)), strict=True):
+        assert_bitwise_equal(a, b)
+
+
+def test_inductor_keeps_the_bits():
+    def layer(x):
+        return ops.linear(ops.silu(ops.rms_norm(x, GAIN, eps=1e-6)), W, BIAS)
+
+    torch._dynamo.reset()
+    assert_bitwise_equal(torch.compile(layer, fullgraph=True)(X), layer(X))
+
+
+@EVERY
+def test_fake_tensors_have_the_shapes_of_the_real(name):
+    arguments, call = CALLS[name]
+    real = results(call(*arguments))
+    with FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+        fake = results(call(*fakes))
+    for a, b in zip(fake, real, strict=True):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+
+
+@EVERY
+def test_a_dispatch_mode_sees_the_operation(name):
+    arguments, call = CALLS[name]
+    seen = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        recorded = results(call(*arguments))
+    assert f"layercast::{name}" in seen
+    for a, b in zip(recorded, results(call(*arguments)), strict=True):
+        assert_bitwise_equal(a, b)
+
+
+@EVERY
+def test_a_graph_is_never_cut_silently(name):
+    arguments, call = CALLS[name]
+    floats = [
+        i for i, a in enumerate(arguments) if isinstance(a, torch.Tensor) and a.is_floating_point()
+    ]
+    for i in floats:
+        needing = list(arguments)
+        needing[i] = arguments[i].clone().requires_grad_()
+        with pytest.raises(UnsupportedError, match="inference_mode"):
+            call(*needing)
+        with pytest.raises(UnsupportedError, match="inference_mode"):
+            getattr(torch.ops.layercast, name)(*needing)
+        for quiet in (torch.no_grad, torch.inference_mode):
+            with quiet():
+                for a in results(call(*needing)):
+                    assert not a.requires_grad
+
+
+def test_another_device_is_named():
+    """A fake tensor stands in for the device that this machine may lack."""
+    with FakeTensorMode():
+        x = torch.empty(3, 40, device="cuda")
+        with pytest.raises(UnsupportedError, match=r"softmax: `x` must be on the CPU, got cuda"):
+            ops.softmax(x)
+
+
+def test_parameters_are_taken_and_subclasses_go_through_the_dispatcher():
+    weight = torch.nn.Parameter(W, requires_grad=False)
+    assert_bitwise_equal(ops.linear(X, weight), ops.linear(X, W))
+
+    class Tagged(torch.Tensor):
+        pass
+
+    tagged = X.as_subclass(Tagged)
+    assert_bitwise_equal(ops.silu(tagged).as_subclass(torch.Tensor), ops.silu(X))
+
+
+def test_inference_tensors_are_taken():
+    with torch.inference_mode():
+        x = X + 0
+        y = ops.linear(x, W)
+    assert_bitwise_equal(y.clone(), ops.linear(X, W))
