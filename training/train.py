@@ -1,6 +1,6 @@
 """Train the bundled model on generated stories and write it as a Hugging Face checkpoint.
 
-    python training/train.py --out src/layercast/testbed/checkpoint --minutes 42 --threads 2
+    python training/train.py --out src/layercast/testbed/checkpoint --minutes 44 --threads 1
 
 Stories are generated as they are needed from the train split, so no example comes twice. The
 figures of the run are written to `training_log.json` beside the weights.
@@ -25,7 +25,7 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2T
 
 from layercast.testbed.problems import stories
 
-BATCH = 32
+BATCH = 16
 LOOKAHEAD = 16
 PEAK_LEARNING_RATE = 2e-3
 WARMUP_STEPS = 150
@@ -156,7 +156,7 @@ def train(out: Path, minutes: float, threads: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=42)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=44)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     train(options.out, options.minutes, options.threads)
