@@ -103,7 +103,7 @@ def typical_forks(study: Study) -> dict[str, dict[int, dict[str, Fork]]]:
                 continue
             leaving: dict[str, Fork] = {}
             for branch in range(1, int(rng.integers(2, 4))):
-                at = int(rng.integers(4, study.mean_length * 0.7))
+                at = int(rng.integers(4, study.mean_length * 0.48))
                 isa = rng.choice([*ISAS, ""])
                 batches = rng.choice(BATCHES, size=int(rng.integers(1, 3)), replace=False)
                 for c in study.configurations:

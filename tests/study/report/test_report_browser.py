@@ -406,3 +406,15 @@ def test_structure_can_be_read_aloud(open_page):
     assert unnamed == []
     size = page.script("return [innerWidth, innerHeight]")
     assert size == list(DESKTOP)
+
+
+@pytest.mark.slow
+def test_a_thousand_problems_fit_and_only_what_is_seen_is_in_the_document(open_page):
+    page = open_page(synthetic.Study(problems=1000))
+    assert page.path.stat().st_size < 20_000_000
+    assert len(page.all("#problem-rows .problem")) < 60
+    assert page.script("return document.querySelectorAll('*').length") < 6000
+    page.script("document.getElementById('problems').focus()")
+    ActionChains(page.driver).send_keys(Keys.END).perform()
+    assert page.find("#problem-rows [aria-selected=true]").get_attribute("aria-posinset") == "1000"
+    assert page.console() == []

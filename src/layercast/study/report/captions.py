@@ -111,9 +111,9 @@ def _margin(findings: Sequence[Finding]) -> str:
         return "No problem diverges, so there is no margin to show."
     typical = next(f.typical_margin for f in findings if f.diverging)
     return (
-        "Where the answers of a problem part, the log-probability between the two best tokens: "
-        f"{_median(margins):.2g} nats in the median, against {typical:.2g} over all tokens. "
-        "Pick a mark to read the answers; its height in a band means nothing."
+        "Where the answers of a problem part, the gap in log-probability between the two best "
+        f"tokens: {_median(margins):.2g} nats in the median, against {typical:.2g} over all "
+        "tokens. Pick a mark to read the answers; its height in a band means nothing."
     )
 
 

@@ -22,8 +22,10 @@ from layercast.study.report.figure_style import legend_below, precision_mark, st
 from layercast.study.report.findings import Finding
 from layercast.study.report.matrix import Matrix
 
-_BAND = 86  # pixels a precision takes in a figure with one band a precision
-_DOT_STEP = 0.068  # of a band, between dots that share a value
+_HEIGHT = 380  # pixels of the figures that stand two in a row
+_BAND = 86  # pixels a precision takes in a wide figure with one band a precision
+_STACK = 0.85  # of a band, for the dots that share a value
+_DOT_STEP = 0.075  # of a band, between two of them where there is room
 _MARKERS_UP_TO = 200  # problems; lines with more marks than this are drawn without
 
 
@@ -121,6 +123,8 @@ def _by_divergence(findings: Sequence[Finding]) -> list[int]:
 
 def _accuracy(findings: Sequence[Finding]) -> go.Figure:
     figure = go.Figure()
+    highest = max((max(Counter(f.accuracies).values(), default=1) for f in findings), default=1)
+    step = min(_DOT_STEP, _STACK / highest)
     for band, finding in enumerate(reversed(findings)):
         colour, symbol = precision_mark(finding.name)
         seen: Counter[float] = Counter()
@@ -128,19 +132,19 @@ def _accuracy(findings: Sequence[Finding]) -> go.Figure:
         for configuration in finding.summary.configurations:
             if configuration.answers:
                 accuracy = configuration.accuracy
-                points.append((accuracy, band + seen[accuracy] * _DOT_STEP, configuration.label))
+                points.append((accuracy, band + seen[accuracy] * step, configuration.label))
                 seen[accuracy] += 1
         figure.add_scatter(
             x=[p[0] for p in points],
             y=[p[1] for p in points],
             text=[escape(p[2]) for p in points],
             mode="markers",
-            marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.9},
+            marker={"color": colour, "symbol": symbol, "size": 7},
             hovertemplate="%{text}<br>%{x:.2f} % right<extra></extra>",
             name=escape(finding.name),
         )
     _bands(figure, findings)
-    return style(figure, height=_BAND * len(findings) + 60, x_title="Accuracy, percent")
+    return style(figure, height=_HEIGHT, x_title="Accuracy, percent")
 
 
 def _bands(figure: go.Figure, findings: Sequence[Finding]) -> None:
@@ -168,7 +172,7 @@ def _divergence(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure:
             hovertemplate="%{y:.1f} % apart by token %{x}<extra></extra>",
             name=escape(finding.name),
         )
-    style(figure, height=320, x_title="Token", y_title="Problems whose answers differ, percent")
+    style(figure, height=_HEIGHT, x_title="Token", y_title="Problems whose answers differ, percent")
     figure.update_yaxes(rangemode="tozero", ticksuffix="")
     return legend_below(figure)
 
@@ -197,7 +201,7 @@ def _length(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure | None:
         return None
     style(
         figure,
-        height=320,
+        height=_HEIGHT,
         x_title="Problems, the most affected first",
         y_title="Standard deviation of length, tokens",
     )
@@ -225,7 +229,7 @@ def _axes(findings: Sequence[Finding]) -> go.Figure | None:
             name=escape(finding.name),
         )
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.12)
-    style(figure, height=320, x_title="Pairs of answers that differ, percent")
+    style(figure, height=_HEIGHT, x_title="Pairs of answers that differ, percent")
     figure.update_layout(legend_traceorder="reversed")
     figure.update_xaxes(rangemode="tozero")
     return legend_below(figure)
@@ -258,6 +262,6 @@ def _margin(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure | None:
     style(
         figure,
         height=_BAND * len(shown) + 60,
-        x_title="Log-probability between the two best tokens, nats",
+        x_title="Gap between the two best tokens, nats",
     )
     return figure.update_xaxes(type="log", tickformat="~g")
