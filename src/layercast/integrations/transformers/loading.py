@@ -103,10 +103,10 @@ def load(
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
     for name, remedy in _REFUSED.items():
-        if arguments.get(name) not in (None, False):
-            raise UnsupportedError(
-                f"load: `{name}` must be left out, got {arguments[name]!r}. {remedy}."
-            )
+        value = arguments.get(name)
+        if value is not None and value is not False:
+            got = value if isinstance(value, str | bool) else type(value).__name__
+            raise UnsupportedError(f"load: `{name}` must be left out, got {got}. {remedy}.")
     if arguments.pop("attn_implementation", ATTENTION) != ATTENTION:
         raise UnsupportedError(
             f"load: `attn_implementation` must be left out or {ATTENTION!r}. Stock attention sums "

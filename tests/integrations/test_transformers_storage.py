@@ -1,0 +1,127 @@
+"""Contract under test: weights stay as the checkpoint stores them; none is held in float32."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from forward_variants import SEQUENCES, alone, same_bits
+from safetensors.torch import load_file, save_file
+from tiny_models import CONFIGS, STORAGE, save_checkpoint
+from transformers import AutoModelForCausalLM
+
+import layercast
+from layercast import LayerCastConfig
+
+TOKENS = SEQUENCES[2]
+
+
+def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
+
+
+def test_every_parameter_holds_the_bits_of_the_checkpoint(model, checkpoints, architecture):
+    stored = stored_tensors(checkpoints[architecture])
+    parameters = dict(model.named_parameters())
+    assert stored.keys() == parameters.keys()
+    assert all(same_bits(stored[name], parameters[name].data) for name in stored)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("tied", [True, False])
+def test_storage_dtype_and_tying_are_kept(tmp_path, dtype, tied):
+    model = layercast.load(save_checkpoint(tmp_path, "llama", dtype, tie_word_embeddings=tied))
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+
+
+def test_each_tensor_of_a_mixed_checkpoint_keeps_its_own_dtype(tmp_path):
+    folder = save_checkpoint(tmp_path, "qwen2", torch.bfloat16)
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        if name.endswith("norm.weight"):
+            tensors[name] = tensors[name].float() + 2.0**-20  # not representable in bfloat16
+        elif name.endswith("bias"):
+            tensors[name] = tensors[name].half()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = layercast.load(folder)
+    for name, parameter in model.named_parameters():
+        assert same_bits(parameter.data, tensors[name])
+
+
+def test_weights_stay_memory_mapped(model, checkpoints, architecture):
+    files = {str(file) for file in checkpoints[architecture].glob("*.safetensors")}
+    spans = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] in files:
+            spans.append(tuple(int(end, 16) for end in fields[0].split("-")))
+    for name, parameter in model.named_parameters():
+        start, size = parameter.data_ptr(), parameter.nbytes
+        assert any(low <= start and start + size <= high for low, high in spans), name
+
+
+def test_a_forward_pass_makes_no_float32_copy_of_a_weight(model):
+    with torch.profiler.profile(profile_memory=True) as profile, torch.inference_mode():
+        model(TOKENS[None, :1])
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    smallest = min(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert 0 < largest < 4 * smallest
+
+
+def test_memory_control_sees_the_copy_that_stock_casts_make(model):
+    with torch.profiler.profile(profile_memory=True) as profile, torch.inference_mode():
+        weight = model.model.layers[0].mlp.up_proj.weight.to(torch.float64)
+    assert max(event.self_cpu_memory_usage for event in profile.events()) >= weight.nbytes
+
+
+def test_sharded_checkpoint_gives_the_bits_of_one_file(checkpoints, layercast_models, tmp_path):
+    assert len(list(checkpoints["mistral"].glob("*.safetensors"))) > 1
+    whole = layercast.load(save_checkpoint(tmp_path, "mistral"))
+    assert same_bits(alone(whole, TOKENS), alone(layercast_models["mistral"], TOKENS))
+
+
+def test_weight_dtype_is_a_rounding_the_user_asked_for(tmp_path):
+    folder = save_checkpoint(tmp_path / "wide", "llama", torch.float32)
+    model = layercast.load(folder, weight_dtype="bfloat16")
+    for name, stored in stored_tensors(folder).items():
+        assert same_bits(model.get_parameter(name).data, stored.to(torch.bfloat16))
+    rounded = save_checkpoint(tmp_path / "narrow", "llama", torch.bfloat16)
+    assert same_bits(alone(model, TOKENS), alone(layercast.load(rounded), TOKENS))
+    assert not same_bits(alone(model, TOKENS), alone(layercast.load(folder), TOKENS))
+
+
+def test_storing_in_a_wider_dtype_changes_no_bit(model, checkpoints, architecture):
+    wide = layercast.load(checkpoints[architecture], weight_dtype=torch.float32)
+    assert {parameter.dtype for parameter in wide.parameters()} == {torch.float32}
+    assert same_bits(alone(wide, TOKENS), alone(model, TOKENS))
+
+
+def test_saved_model_loads_by_plain_from_pretrained(model, architecture, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["quantization_config"] == {
+        "quant_method": "layercast",
+        "weight_dtype": None,
+    }
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.dtype is torch.float32
+    assert {p.dtype for p in again.parameters()} == {STORAGE[architecture]}
+    assert same_bits(alone(again, TOKENS), alone(model, TOKENS))
+    assert same_bits(alone(layercast.load(tmp_path), TOKENS), alone(model, TOKENS))
+
+
+def test_from_pretrained_with_the_configuration_is_the_same_as_load(
+    model, checkpoints, architecture
+):
+    folder = checkpoints[architecture]
+    for options in ({}, {"dtype": torch.bfloat16}, {"dtype": "auto", "device_map": "cpu"}):
+        other = AutoModelForCausalLM.from_pretrained(
+            folder, quantization_config=LayerCastConfig(), **options
+        )
+        assert same_bits(alone(other, TOKENS), alone(model, TOKENS))
+
+
+def test_architectures_cover_every_storage():
+    assert {STORAGE[name] for name in CONFIGS} == {torch.bfloat16, torch.float16, torch.float32}

@@ -1,0 +1,90 @@
+"""Contract under test: the modules are the operations, with weights whose dtype cannot drift."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from layercast import ops
+from layercast.errors import GuaranteeError
+from layercast.modules import Embedding, Linear, RMSNorm, RopeFrequencies, RotaryEmbedding, SiLU
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+def bits(x):
+    return x.view(torch.int32)
+
+
+def filled(module: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+@pytest.fixture
+def x():
+    return torch.randn((2, 3, 96), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_modules_are_the_operations(x, dtype):
+    linear = filled(Linear(96, 40, weight_dtype=dtype, bias_dtype=torch.float32))
+    expected = ops.linear(x, linear.weight, linear.bias)
+    assert torch.equal(bits(linear(x)), bits(expected))
+    headless = filled(Linear(96, 40, weight_dtype=dtype))
+    assert headless.bias is None
+    assert torch.equal(bits(headless(x)), bits(ops.linear(x, headless.weight)))
+    norm = filled(RMSNorm(96, eps=1e-6, weight_dtype=dtype))
+    assert torch.equal(bits(norm(x)), bits(ops.rms_norm(x, norm.weight, eps=1e-6)))
+    offset = filled(RMSNorm(96, eps=1e-6, weight_dtype=dtype, unit_offset=True))
+    assert torch.equal(
+        bits(offset(x)), bits(ops.rms_norm(x, offset.weight, eps=1e-6, unit_offset=True))
+    )
+    table = filled(Embedding(10, 96, weight_dtype=dtype))
+    ids = torch.tensor([[3, 9], [0, 3]])
+    assert torch.equal(bits(table(ids)), bits(table.weight[ids].float()))
+    assert torch.equal(bits(SiLU()(x)), bits(ops.silu(x)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_modules_refuse_casts_and_keep_their_weights(dtype):
+    modules = [
+        Linear(8, 4, weight_dtype=dtype, bias_dtype=dtype),
+        Embedding(4, 8, weight_dtype=dtype),
+        RMSNorm(8, eps=1e-6, weight_dtype=dtype),
+    ]
+    for module in modules:
+        for other in {torch.float64, *DTYPES} - {dtype}:
+            with pytest.raises(GuaranteeError, match="weight_dtype="):
+                nn.Sequential(module).to(other)
+        assert module.to(dtype).to("cpu") is module
+        assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_bias_may_be_stored_in_another_dtype_than_the_weight():
+    module = Linear(8, 4, weight_dtype=torch.bfloat16, bias_dtype=torch.float16)
+    assert (module.weight.dtype, module.bias.dtype) == (torch.bfloat16, torch.float16)
+
+
+def test_stock_application_of_the_rotary_table_is_the_operation():
+    # Models keep their own apply_rotary_pos_emb: two products and a sum, each rounded once.
+    generator = torch.Generator().manual_seed(2)
+    q, k = torch.randn((2, 4, 70, 32), generator=generator), torch.randn(2, 2, 70, 32)
+    positions = torch.arange(70).expand(2, -1) + torch.tensor([[0], [9000]])
+    cos, sin = RotaryEmbedding(RopeFrequencies(32, 1e4))(q, positions)
+    stock = apply_rotary_pos_emb(q, k, cos, sin)
+    for ours, theirs in zip(ops.rotary(q, k, cos, sin), stock, strict=True):
+        assert torch.equal(bits(ours), bits(theirs.contiguous()))
+
+
+def test_modules_describe_themselves():
+    assert "in_features=8" in repr(Linear(8, 4, weight_dtype=torch.bfloat16))
+    assert "unit_offset" in repr(
+        RMSNorm(8, eps=1e-6, weight_dtype=torch.bfloat16, unit_offset=True)
+    )
+    assert "head_dim=32" in repr(RotaryEmbedding(RopeFrequencies(32, 1e4)))
