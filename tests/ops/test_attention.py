@@ -209,7 +209,7 @@ def test_a_far_position_costs_no_memory():
 
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (30, None), (None, 3.0)])
 def test_attention_is_accurate(window, softcap):
-    """Against float64; the bound is (D + 2 log2 T + 200) u of the largest value, D chain and exp."""
+    """Against float64, within a bound on the scores' error and on a convex sum's of T terms."""
     T, D = 150, 16
     q, k, v = sequence(9, T, D=D)
     positions = torch.arange(T)[None]
@@ -221,7 +221,8 @@ def test_attention_is_accurate(window, softcap):
     distance = positions[0][:, None] - positions[0][None]
     hidden = (distance < 0) | (distance >= (window or T))
     exact = (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v64).transpose(1, 2)
-    # A score's error: gamma_D of sum|q||k| and a few roundings; e^s turns it into a relative one.
+    # A score is off by gamma_D of sum|q||k| and a few roundings more, and so, relatively, is its
+    # exponential, above and below the division; the sums of T terms add T roundings.
     u = 2.0**-24
     score_error = (D + 8) * u * 0.25 * (q.abs().double() @ k64.abs().transpose(-1, -2)).amax()
     bound = (2 * score_error + (T + 20) * u) * v.abs().max()

@@ -1,0 +1,92 @@
+"""One digest per case over a fixed set of inputs; run by itself, prints JSON.
+
+The same file runs in a process per instruction set and per number of threads: equal digests are
+equal bits.
+"""
+
+import hashlib
+import json
+import sys
+
+import torch
+
+from layercast import ops
+from layercast.kernels import cpu
+from layercast.testing import bits
+from layercast.testing.strategies import draw_values
+
+
+def _linear_cases():
+    shapes = [(1, 33, 200), (3, 64, 64), (13, 100, 777), (33, 17, 1030), (1, 1, 3), (5, 2, 0)]
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for M, N, K in shapes:
+            for kind in ("magnitudes", "bits"):
+                x, weight = draw_values(kind, M, (M, K)), draw_values(kind, N, (N, K), dtype)
+                bias = draw_values(kind, K, (N,), dtype)
+                yield f"linear {dtype} {M}x{N}x{K} {kind}", ops.linear(x, weight, bias)
+
+
+def _row_cases():
+    for kind in ("magnitudes", "bits", "ties"):
+        for n in (1, 16, 65, 1000, 5003):
+            x = draw_values(kind, n, (7, n))
+            weight = draw_values(kind, n + 1, (n,), torch.bfloat16)
+            shifted = x if kind == "bits" else x.clamp(-60, 60)
+            yield f"dot {kind} {n}", ops.dot(x, x.flip(0))
+            yield f"rms_norm {kind} {n}", ops.rms_norm(x, weight, eps=1e-6)
+            yield f"softmax {kind} {n}", ops.softmax(shifted)
+            yield f"log_softmax {kind} {n}", ops.log_softmax(shifted)
+            yield f"argmax {kind} {n}", ops.argmax(x)
+
+
+def _elementwise_cases():
+    patterns = torch.arange(-(2**31), 2**31, 65521, dtype=torch.int64).to(torch.int32)
+    x = torch.cat([patterns.view(torch.float32), torch.linspace(-130, 130, 20011)])
+    for name in ("exp", "log", "tanh", "silu"):
+        yield name, getattr(cpu, name)(x)
+
+
+def _rotary_cases():
+    positions = torch.tensor([[0, 1, 2, 500, 4095, 131071, 2**31 - 1]])
+    cos, sin = ops.rotary_table(positions, head_dim=64, base=1e6)
+    yield "rotary_table cos", cos
+    yield "rotary_table sin", sin
+    q, k = draw_values("magnitudes", 1, (1, 3, 7, 80)), draw_values("bits", 2, (1, 1, 7, 80))
+    for name, y in zip(("q", "k"), ops.rotary(q, k, cos, sin), strict=True):
+        yield f"rotary {name}", y
+
+
+def _attention_cases():
+    for D, window, softcap in ((64, None, None), (33, 70, None), (128, None, 5.0), (1, 3, None)):
+        T, B = 150, 2
+        q = draw_values("magnitudes", D, (B, 6, T, D)).clamp(-3, 3)
+        k = draw_values("magnitudes", D + 1, (B, 2, T, D)).clamp(-3, 3)
+        v = draw_values("magnitudes", D + 2, (B, 2, T, D))
+        positions = torch.stack([torch.arange(T), (torch.arange(T) - 41).clamp(min=-1)])
+        yield (
+            f"attention D={D} window={window} softcap={softcap}",
+            ops.attention(
+                q,
+                k,
+                v,
+                query_positions=positions,
+                key_positions=positions,
+                scale=D**-0.5,
+                window=window,
+                softcap=softcap,
+            ),
+        )
+
+
+def digests() -> dict[str, str]:
+    """Digest of every case's bits."""
+    found = {}
+    for cases in (_linear_cases, _row_cases, _elementwise_cases, _rotary_cases, _attention_cases):
+        for name, y in cases():
+            found[name] = hashlib.blake2b(bits(y).numpy().tobytes(), digest_size=8).hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    json.dump({"isa": ops.isa(), "digests": digests()}, sys.stdout)
