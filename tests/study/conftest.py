@@ -24,17 +24,24 @@ SOURCE = Path(layercast.__file__).resolve().parents[1]
 
 
 @dataclass
-class StubStudy:
-    """A small study with the stub engine, run in a process of its own."""
+class StudyProcess:
+    """A small study, run in a process of its own."""
 
     plan: dict[str, Any]
+    engine: str = "stub"
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, out: Path, **environment: str) -> subprocess.Popen[str]:
         """Start the run; `environment` holds the stub's settings."""
         path = os.pathsep.join([str(SOURCE), str(HERE)])
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "run_stub_study.py"), str(out), json.dumps(self.plan)],
+            [
+                sys.executable,
+                str(HERE / "run_in_process.py"),
+                str(out),
+                json.dumps(self.plan),
+                self.engine,
+            ],
             env={**os.environ, "PYTHONPATH": path, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -46,7 +53,7 @@ class StubStudy:
     def run(self, out: Path, **environment: str) -> tuple[int, dict[str, Any], str]:
         """Run to the end; return exit status, result and standard error."""
         process = self.start(out, **environment)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
         return process.returncode, json.loads(stdout) if stdout else {}, stderr
 
 
@@ -77,7 +84,7 @@ def make_stub_plan(model: Path) -> dict[str, Any]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run that nothing interrupted; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("finished")
-    status, result, stderr = StubStudy(make_stub_plan(folder / "model")).run(folder / "run")
+    status, result, stderr = StudyProcess(make_stub_plan(folder / "model")).run(folder / "run")
     assert (status, result["complete"], stderr) == (0, True, "")
     return folder / "run"
 
@@ -89,8 +96,8 @@ def uninterrupted(finished_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stub_study(stub_plan: dict[str, Any]) -> Iterator[StubStudy]:
-    study = StubStudy(stub_plan)
+def stub_study(stub_plan: dict[str, Any]) -> Iterator[StudyProcess]:
+    study = StudyProcess(stub_plan)
     yield study
     for process in study.processes:
         if process.poll() is None:

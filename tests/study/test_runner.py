@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import (
     STUB_BATCHES,
-    StubStudy,
+    StudyProcess,
     all_answers,
     batch_files,
     kill,
@@ -53,7 +53,7 @@ def test_batches_hold_the_problems_in_the_plans_order(uninterrupted: Path) -> No
 
 
 def test_second_start_of_a_finished_run_computes_nothing(
-    stub_study: StubStudy, uninterrupted: Path
+    stub_study: StudyProcess, uninterrupted: Path
 ) -> None:
     before = batch_files(uninterrupted)
     manifest = (uninterrupted / "manifest.json").read_bytes()
@@ -66,7 +66,7 @@ def test_second_start_of_a_finished_run_computes_nothing(
 
 @pytest.mark.parametrize("batches", [0, 1, 5, 15])
 def test_runner_resumes_after_kill_with_no_answer_lost_or_doubled(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, batches: int
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path, batches: int
 ) -> None:
     out = tmp_path / "killed"
     process = stub_study.start(out, STUB_STEP_SECONDS="0.004")
@@ -88,7 +88,7 @@ def test_runner_resumes_after_kill_with_no_answer_lost_or_doubled(
 
 
 def test_runner_resumes_after_kills_at_random_moments(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path
 ) -> None:
     rng = random.Random(20260)
     out = tmp_path / "killed"
@@ -104,7 +104,7 @@ def test_runner_resumes_after_kills_at_random_moments(
 
 
 def test_kill_in_the_middle_of_a_write_leaves_no_half_batch(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
     process = stub_study.start(out, STUB_FAULT=f"kill-runner-in-write@bf16/{WIDEST}-t1#2")
@@ -122,7 +122,7 @@ def test_kill_in_the_middle_of_a_write_leaves_no_half_batch(
 
 
 def test_workers_die_with_a_killed_runner_and_write_no_more(
-    stub_study: StubStudy, tmp_path: Path
+    stub_study: StudyProcess, tmp_path: Path
 ) -> None:
     out = tmp_path / "orphans"
     process = stub_study.start(out, STUB_STEP_SECONDS="0.01")
@@ -137,7 +137,7 @@ def test_workers_die_with_a_killed_runner_and_write_no_more(
 
 
 def test_ctrl_c_ends_workers_and_leaves_no_partial_file(
-    stub_study: StubStudy, tmp_path: Path
+    stub_study: StudyProcess, tmp_path: Path
 ) -> None:
     out = tmp_path / "interrupted"
     process = stub_study.start(out, STUB_STEP_SECONDS="0.01")
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_workers_and_leaves_no_partial_file(
     ],
 )
 def test_crashed_worker_is_reported_others_finish_and_the_run_resumes(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, fault: str, message: str
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path, fault: str, message: str
 ) -> None:
     out = tmp_path / "crashed"
     status, result, stderr = stub_study.run(out, STUB_FAULT=f"{fault}@bf16/{WIDEST}-t1#1")
@@ -189,7 +189,7 @@ def test_crashed_worker_is_reported_others_finish_and_the_run_resumes(
     [("disk-full", "No space left on device"), ("file-too-large", "File too large")],
 )
 def test_full_disk_is_one_clear_line_and_nothing_half_written(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path, fault: str, reason: str
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path, fault: str, reason: str
 ) -> None:
     out = tmp_path / "full"
     status, result, stderr = stub_study.run(out, STUB_FAULT=f"{fault}@bf16/{WIDEST}-t1#3")
@@ -215,7 +215,7 @@ def test_full_disk_is_one_clear_line_and_nothing_half_written(
     ],
 )
 def test_other_plan_in_the_same_folder_is_refused_with_the_difference(
-    stub_study: StubStudy, uninterrupted: Path, change: dict[str, object], difference: str
+    stub_study: StudyProcess, uninterrupted: Path, change: dict[str, object], difference: str
 ) -> None:
     before = batch_files(uninterrupted)
     stub_study.plan.update(change)
@@ -227,7 +227,7 @@ def test_other_plan_in_the_same_folder_is_refused_with_the_difference(
     assert batch_files(uninterrupted) == before
 
 
-def test_other_model_files_are_refused(stub_study: StubStudy, uninterrupted: Path) -> None:
+def test_other_model_files_are_refused(stub_study: StudyProcess, uninterrupted: Path) -> None:
     Path(stub_study.plan["model"], "config.json").write_text('{"changed": true}')
     status, _, stderr = stub_study.run(uninterrupted)
     assert status == 2
@@ -235,7 +235,7 @@ def test_other_model_files_are_refused(stub_study: StubStudy, uninterrupted: Pat
 
 
 def test_the_same_model_in_another_place_is_the_same_run(
-    stub_study: StubStudy, uninterrupted: Path, tmp_path: Path
+    stub_study: StudyProcess, uninterrupted: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stub_study.plan["model"], tmp_path / "moved")
     stub_study.plan["model"] = str(tmp_path / "moved")
@@ -253,7 +253,7 @@ def test_the_same_model_in_another_place_is_the_same_run(
     ],
 )
 def test_what_the_run_began_with_must_still_hold(
-    stub_study: StubStudy, uninterrupted: Path, key: str, value: object, difference: str
+    stub_study: StudyProcess, uninterrupted: Path, key: str, value: object, difference: str
 ) -> None:
     path = uninterrupted / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -264,7 +264,9 @@ def test_what_the_run_began_with_must_still_hold(
     assert difference in stderr
 
 
-def test_worker_that_is_not_as_it_was_stops_the_run(stub_study: StubStudy, tmp_path: Path) -> None:
+def test_worker_that_is_not_as_it_was_stops_the_run(
+    stub_study: StudyProcess, tmp_path: Path
+) -> None:
     out = tmp_path / "changed"
     stub_study.run(out, STUB_FAULT=f"exit@bf16/{WIDEST}-t1#1")
     before = batch_files(out)
@@ -274,7 +276,7 @@ def test_worker_that_is_not_as_it_was_stops_the_run(stub_study: StubStudy, tmp_p
     assert batch_files(out) == before
 
 
-def test_two_runners_cannot_work_in_one_folder(stub_study: StubStudy, tmp_path: Path) -> None:
+def test_two_runners_cannot_work_in_one_folder(stub_study: StudyProcess, tmp_path: Path) -> None:
     out = tmp_path / "shared"
     first = stub_study.start(out, STUB_STEP_SECONDS="0.1")
     wait_for_batches(out, 1, first)
@@ -285,7 +287,7 @@ def test_two_runners_cannot_work_in_one_folder(stub_study: StubStudy, tmp_path: 
 
 
 def test_new_runner_waits_for_the_workers_of_a_killed_one(
-    stub_study: StubStudy, tmp_path: Path
+    stub_study: StudyProcess, tmp_path: Path
 ) -> None:
     out = tmp_path / "hasty"
     first = stub_study.start(out, STUB_STEP_SECONDS="0.02")
@@ -295,7 +297,9 @@ def test_new_runner_waits_for_the_workers_of_a_killed_one(
     assert (status, result["complete"], stderr) == (0, True, "")
 
 
-def test_damaged_batch_is_named_with_the_remedy(stub_study: StubStudy, uninterrupted: Path) -> None:
+def test_damaged_batch_is_named_with_the_remedy(
+    stub_study: StudyProcess, uninterrupted: Path
+) -> None:
     path = records.batch_path(uninterrupted, "bf16", f"{WIDEST}-t1-b2", 3)
     path.write_bytes(path.read_bytes()[:100])
     status, _, stderr = stub_study.run(uninterrupted)
@@ -307,7 +311,7 @@ def test_damaged_batch_is_named_with_the_remedy(stub_study: StubStudy, uninterru
 
 
 def test_folder_with_other_files_is_refused_and_left_alone(
-    stub_study: StubStudy, tmp_path: Path
+    stub_study: StudyProcess, tmp_path: Path
 ) -> None:
     out = tmp_path / "thesis"
     out.mkdir()
@@ -319,7 +323,7 @@ def test_folder_with_other_files_is_refused_and_left_alone(
 
 
 def test_records_without_their_manifest_are_refused(
-    stub_study: StubStudy, uninterrupted: Path
+    stub_study: StudyProcess, uninterrupted: Path
 ) -> None:
     (uninterrupted / "manifest.json").unlink()
     status, _, stderr = stub_study.run(uninterrupted)
@@ -327,7 +331,7 @@ def test_records_without_their_manifest_are_refused(
     assert "records without manifest.json" in stderr
 
 
-def test_file_as_run_folder_is_refused(stub_study: StubStudy, tmp_path: Path) -> None:
+def test_file_as_run_folder_is_refused(stub_study: StudyProcess, tmp_path: Path) -> None:
     out = tmp_path / "file"
     out.write_text("")
     status, _, stderr = stub_study.run(out)
@@ -335,7 +339,7 @@ def test_file_as_run_folder_is_refused(stub_study: StubStudy, tmp_path: Path) ->
     assert "must be a folder, got a file" in stderr
 
 
-def test_folder_that_cannot_be_written_is_one_clear_line(stub_study: StubStudy) -> None:
+def test_folder_that_cannot_be_written_is_one_clear_line(stub_study: StudyProcess) -> None:
     # /proc takes no new folders, whoever asks.
     status, _, stderr = stub_study.run(Path("/proc/study"))
     assert status == 2
@@ -343,7 +347,7 @@ def test_folder_that_cannot_be_written_is_one_clear_line(stub_study: StubStudy) 
     assert len(stderr.splitlines()) == 1
 
 
-def test_manifest_tells_what_ran_on_what(stub_study: StubStudy, uninterrupted: Path) -> None:
+def test_manifest_tells_what_ran_on_what(stub_study: StudyProcess, uninterrupted: Path) -> None:
     manifest = json.loads((uninterrupted / "manifest.json").read_text())
     assert manifest["schema_version"] == 1
     assert manifest["versions"]["torch"]
@@ -358,7 +362,7 @@ def test_manifest_tells_what_ran_on_what(stub_study: StubStudy, uninterrupted: P
     assert json.loads((uninterrupted / "plan.json").read_text()) == manifest["resolved"]
 
 
-def test_each_start_is_in_the_manifest(stub_study: StubStudy, tmp_path: Path) -> None:
+def test_each_start_is_in_the_manifest(stub_study: StudyProcess, tmp_path: Path) -> None:
     out = tmp_path / "twice"
     stub_study.run(out, STUB_FAULT=f"exit@bf16/{WIDEST}-t1#0")
     stub_study.run(out)
@@ -366,7 +370,7 @@ def test_each_start_is_in_the_manifest(stub_study: StubStudy, tmp_path: Path) ->
 
 
 def test_worker_starts_in_the_environment_of_its_instruction_set(
-    stub_study: StubStudy, tmp_path: Path
+    stub_study: StudyProcess, tmp_path: Path
 ) -> None:
     stub_study.plan["axes"]["instruction_sets"] = available()
     out = tmp_path / "sets"

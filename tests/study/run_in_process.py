@@ -1,6 +1,7 @@
-"""Runs a study with the stub engine in a process of its own: ``run_stub_study.py OUT PLAN_JSON``.
+"""Runs a study in a process of its own, to be killed: ``run_in_process.py OUT PLAN_JSON ENGINE``.
 
-Prints the result as JSON and exits with 0 if the run is complete, 1 if not, 2 on a refusal.
+ENGINE is ``stub`` or ``transformers``. Prints the result as JSON and exits with 0 if the run is
+complete, 1 if not, 2 on a refusal.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ STUB = Launch(engine="stub_engine", task="stub_engine:StubTask")
 
 
 def main() -> int:
-    out, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+    out, plan, engine = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     try:
-        result = run_study(parse_plan(plan), out, launch=STUB)
+        result = run_study(parse_plan(plan), out, launch=STUB if engine == "stub" else None)
     except LayercastError as error:
         print(error, file=sys.stderr)
         return 2

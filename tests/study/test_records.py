@@ -1,0 +1,146 @@
+"""Contract under test: files are complete or absent, and are read a column at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from layercast.errors import RecordError
+from layercast.study import atomic, records
+from layercast.study.atomic import remove_partial_files, write_atomically
+from layercast.study.lock import lock_folder
+from layercast.study.manifest import read_manifest
+
+
+def test_write_replaces_a_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomically(path, lambda file: file.write(b"first"))
+    write_atomically(path, lambda file: file.write(b"second"))
+    assert path.read_bytes() == b"second"
+    assert [child.name for child in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def no_space(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic.os, step, no_space)
+    with pytest.raises(RecordError, match="No space left on device") as caught:
+        write_atomically(path, lambda file: file.write(b"new"))
+    assert "Free space" in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+def test_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(file: object) -> None:
+        raise KeyError("the writer's own error")
+
+    with pytest.raises(KeyError):
+        write_atomically(tmp_path / "file", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_is_synced_before_it_gets_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(descriptor: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def seen_replace(source: object, target: object) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "fsync", seen_fsync)
+    monkeypatch.setattr(atomic.os, "replace", seen_replace)
+    write_atomically(tmp_path / "file", lambda file: file.write(b"x"))
+    assert steps == ["file", "rename", "folder"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = tmp_path / "a" / "batch-00001.parquet"
+    kept.parent.mkdir()
+    kept.write_text("")
+    (tmp_path / "a" / ".batch-00002.parquet.77.partial").write_text("")
+    assert remove_partial_files(tmp_path) == 1
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_only_the_columns_asked_for_are_read(finished_run: Path) -> None:
+    table = records.read_answers(
+        finished_run, precision="bf16", columns=["problem_id", "output_length"]
+    )
+    assert table.column_names == ["problem_id", "output_length"]
+    assert table.num_rows == 20
+
+
+def test_records_have_the_published_columns_in_zstd(finished_run: Path) -> None:
+    for path in (finished_run / "records").rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        assert file.schema_arrow.equals(records.ANSWER_SCHEMA)
+        columns = [file.metadata.row_group(0).column(i) for i in range(file.metadata.num_columns)]
+        assert {column.compression for column in columns} == {"ZSTD"}
+
+
+def test_missing_precision_is_one_line_with_those_there(finished_run: Path) -> None:
+    with pytest.raises(RecordError, match="name one of bf16, layercast"):
+        records.read_answers(finished_run, precision="fp32")
+
+
+def test_damaged_file_is_named(finished_run: Path, tmp_path: Path) -> None:
+    path = records.batch_path(tmp_path, "bf16", "avx2-t1-b2", 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 but no more")
+    with pytest.raises(RecordError, match=path.name):
+        records.read_answers(tmp_path, precision="bf16")
+    with pytest.raises(RecordError, match=path.name):
+        records.answer_count(path)
+    assert records.answer_count(path.with_name("batch-00001.parquet")) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must be a run folder"),
+        ("{", "must be a run's manifest"),
+        ("[]", "must be a run's manifest"),
+        ('{"schema_version": 1}', "must be a run's manifest"),
+        ('{"schema_version": 2}', "must have schema_version 1, got 2"),
+    ],
+)
+def test_manifest_that_cannot_be_read_is_one_line(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(RecordError, match=message) as caught:
+        read_manifest(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_lock_is_free_again_only_when_every_holder_of_its_file_is_gone(tmp_path: Path) -> None:
+    with lock_folder(tmp_path) as descriptor:
+        inherited = os.dup(descriptor)  # as a worker has it
+    other = os.open(tmp_path / ".lock", os.O_RDWR)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(inherited)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(other)

@@ -1,0 +1,279 @@
+"""Contract under test: the summary is the metrics of the records, and refuses what is not numerics.
+
+Records are written here answer by answer, so that every figure can be worked by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from layercast.errors import RecordError
+from layercast.study import metrics, records
+from layercast.study.bootstrap import Estimate
+from layercast.study.summary import PrecisionSummary, summarise
+from layercast.study.table import print_table
+
+PROBLEMS = ("a", "b")
+
+
+def answer(config: str, problem: str, tokens: list[int], **fields: Any) -> dict[str, Any]:
+    """Return a record with two candidates a position: probability 1/2 and 1/4."""
+    isa, threads, batch = config.split("-")
+    n = len(tokens)
+    top = fields.pop("top", [[math.log(0.5), math.log(0.25)]] * n)
+    return {
+        "problem_id": problem,
+        "precision": "bf16",
+        "config_id": config,
+        "isa": isa,
+        "threads": int(threads[1:]),
+        "batch_size": int(batch[1:]),
+        "batch_index": 0,
+        "batch_position": PROBLEMS.index(problem),
+        "prompt_digest": f"digest of {problem}",
+        "prompt_tokens": 3,
+        "token_ids": tokens,
+        "logprobs": [row[0] for row in top],
+        "top_ids": [t for token in tokens for t in (token, 0)],
+        "top_logprobs": [value for row in top for value in row],
+        "top_k": 2,
+        "logprob_digests": fields.pop("digests", [1] * n),
+        "text": "",
+        "answer": "",
+        "expected": "",
+        "correct": fields.pop("correct", True),
+        "finish_reason": "stop",
+        "output_length": n,
+        "batch_seconds": 1.0,
+        **fields,
+    }
+
+
+@pytest.fixture
+def folder(finished_run: Path, tmp_path: Path) -> Path:
+    """Return a run folder of two problems and no records yet."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    manifest = json.loads((finished_run / "manifest.json").read_text())
+    manifest["resolved"]["configurations"] = ["avx2-t1-b8", "avx2-t1-b16"]
+    manifest["resolved"]["plan"]["precisions"] = ["bf16"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    records.write_problems(
+        folder,
+        [
+            {
+                "problem_id": name,
+                "question": name,
+                "expected": "",
+                "prompt": name,
+                "prompt_digest": f"digest of {name}",
+                "prompt_ids": [1, 2, 3],
+            }
+            for name in PROBLEMS
+        ],
+    )
+    return folder
+
+
+def write(folder: Path, *rows: dict[str, Any]) -> None:
+    for config in {row["config_id"] for row in rows}:
+        own = [row for row in rows if row["config_id"] == config]
+        records.write_batch(records.batch_path(folder, "bf16", config, 0), own)
+
+
+def only(folder: Path) -> PrecisionSummary:
+    (precision,) = summarise([folder]).precisions
+    return precision
+
+
+def test_summary_by_hand(folder: Path) -> None:
+    quarter = [math.log(0.25), math.log(0.125)]
+    half = [math.log(0.5), math.log(0.25)]
+    write(
+        folder,
+        # Problem a parts at token 1; there the top probability is 1/2 and 1/4.
+        answer("avx2-t1-b8", "a", [5, 6, 7], digests=[1, 2, 3], top=[half, half, half]),
+        answer("avx2-t1-b16", "a", [5, 9], digests=[1, 4], top=[half, quarter], correct=False),
+        # Problem b is the same to the bit.
+        answer("avx2-t1-b8", "b", [5, 6]),
+        answer("avx2-t1-b16", "b", [5, 6]),
+    )
+    result = only(folder)
+    assert [c.configuration.id for c in result.configurations] == ["avx2-t1-b8", "avx2-t1-b16"]
+    # b8: 2 of 2 right; b16: 1 of 2. Mean 75; deviations 25, squares 1250, over 1.
+    assert [c.accuracy for c in result.configurations] == [100.0, 50.0]
+    assert result.accuracy.value == 75.0
+    assert result.std_at_acc.value == pytest.approx(math.sqrt(1250), rel=1e-12)
+    assert result.div_percent.value == 50.0
+    assert result.div_index.value == 1.0
+    # Lengths of a: 3 and 2: sqrt(0.5). Of b: 0. Mean: half of it.
+    assert result.avg_std_output_length.value == pytest.approx(math.sqrt(0.5) / 2, rel=1e-12)
+    # a: 0 at position 0; 1/2 and 1/4 at position 1: deviations 1/8, squares 1/32, root. Mean of
+    # the two positions, then with b's 0: a quarter of it. Recorded in float32: 2^-24 relative.
+    expected = math.sqrt(1 / 32) / 4
+    assert result.avg_std_top1_prob.value == pytest.approx(expected, rel=1e-6)
+    # The margin is ln 2 under both.
+    assert result.margin.value == pytest.approx(math.log(2), rel=1e-6)
+    assert result.bit_div_percent.value == 50.0
+    assert result.bits_equal is False
+    # Shared positions: 0 and 1 of a, both of b; the stub's vocabulary has 97 tokens.
+    assert result.positions_compared == 4
+    assert result.logprobs_compared == 4 * 97
+    a, b = result.problems
+    assert (a.divergence_index, a.first_bit_divergence, a.distinct_responses) == (1, 1, 2)
+    assert (b.divergence_index, b.first_bit_divergence, b.distinct_responses) == (None, None, 1)
+    assert (a.accuracy, b.accuracy) == (50.0, 100.0)
+    assert b.margin is None
+
+
+def test_equal_tokens_with_other_bits_are_not_bitwise_equal(folder: Path) -> None:
+    write(
+        folder,
+        *(answer("avx2-t1-b8", name, [5, 6], digests=[1, 2]) for name in PROBLEMS),
+        answer("avx2-t1-b16", "a", [5, 6], digests=[1, 2]),
+        answer("avx2-t1-b16", "b", [5, 6], digests=[1, 3]),
+    )
+    result = only(folder)
+    assert result.div_percent.value == 0.0
+    assert result.div_index.value == metrics.NO_DIVERGENCE
+    assert result.bit_div_percent.value == 50.0
+    assert result.bits_equal is False
+
+
+def test_identical_answers_are_bitwise_equal(folder: Path) -> None:
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(folder, *(answer(config, name, [5, 6]) for name in PROBLEMS))
+    result = only(folder)
+    assert result.bits_equal is True
+    assert result.div_percent == Estimate(0.0, 0.0, 0.0)
+    assert result.std_at_acc.value == 0.0
+
+
+def test_single_configuration_claims_nothing(folder: Path) -> None:
+    write(folder, *(answer("avx2-t1-b8", name, [5]) for name in PROBLEMS))
+    result = only(folder)
+    assert result.accuracy.value == 100.0
+    assert result.bits_equal is None
+    for estimate in (result.std_at_acc, result.div_percent, result.div_index, result.margin):
+        assert math.isnan(estimate.value)
+    notes = summarise([folder]).notes
+    assert "Unfinished: bf16 has 1 of 2 configurations." in notes
+
+
+def test_missing_cells_are_left_out_and_counted(folder: Path) -> None:
+    write(
+        folder,
+        *(answer("avx2-t1-b8", name, [5, 6]) for name in PROBLEMS),
+        answer("avx2-t1-b16", "a", [5, 7], correct=False),
+    )
+    result = only(folder)
+    assert result.answers_missing == 1
+    # Only problem a has two answers, and it diverges.
+    assert result.div_percent.value == 100.0
+    assert [c.accuracy for c in result.configurations] == [100.0, 0.0]
+    assert [c.answers for c in result.configurations] == [2, 1]
+
+
+def test_records_with_two_prompts_for_a_problem_are_refused(folder: Path) -> None:
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(folder, *(answer(config, name, [5], prompt_digest=config) for name in PROBLEMS))
+    with pytest.raises(RecordError, match="This is not numerics"):
+        summarise([folder])
+
+
+def test_runs_with_other_prompts_are_refused(finished_run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    path = other / "problems.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["prompt_digest"] = "changed"
+    records.write_problems(other, rows)
+    with pytest.raises(RecordError, match="another one for p003") as caught:
+        summarise([finished_run, other])
+    assert "not numerics" in str(caught.value)
+
+
+def test_answers_of_another_run_or_doubled_are_refused(folder: Path) -> None:
+    write(folder, answer("avx2-t1-b8", "a", [5]), answer("avx2-t1-b8", "a", [5]))
+    with pytest.raises(RecordError, match="got one twice"):
+        summarise([folder])
+    write(folder, answer("avx2-t1-b8", "a", [5], problem_id="z"))
+    with pytest.raises(RecordError, match="an answer to z"):
+        summarise([folder])
+
+
+def test_two_runs_are_more_configurations(finished_run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    one, both = summarise([finished_run]), summarise([finished_run, other])
+    assert len(both.precisions[0].configurations) == 2 * len(one.precisions[0].configurations)
+    assert {c.run for c in both.precisions[0].configurations} == {"run", "other"}
+    # The same answers again: as many problems diverge.
+    assert both.precisions[0].div_percent.value == one.precisions[0].div_percent.value
+
+
+def test_runs_on_other_weights_are_said_not_to_be_numerics(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["model_files"]["config.json"]["sha256"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    notes = summarise([finished_run, other]).notes
+    assert any(note.startswith("Not numerics:") and "other model files" in note for note in notes)
+
+
+def test_summary_of_a_run_agrees_with_the_metrics_on_its_records(finished_run: Path) -> None:
+    for precision in summarise([finished_run]).precisions:
+        table = records.read_answers(finished_run, precision=precision.precision).to_pylist()
+        configs = sorted({row["config_id"] for row in table})
+        names = sorted({row["problem_id"] for row in table})
+        cells = {(row["problem_id"], row["config_id"]): row for row in table}
+        grid = [[cells[name, config] for config in configs] for name in names]
+        responses = [[cell["token_ids"] for cell in row] for row in grid]
+        indices = metrics.divergence_indices(responses)
+        tops = [
+            [np.exp(np.float64(cell["top_logprobs"][:: cell["top_k"]])) for cell in row]
+            for row in grid
+        ]
+        lengths = [[cell["output_length"] for cell in row] for row in grid]
+        grades = np.array([[cell["correct"] for cell in row] for row in grid])
+        expected = {
+            "std_at_acc": metrics.std_at_acc(100 * grades.mean(axis=0)),
+            "div_percent": metrics.div_percent(responses),
+            "div_index": metrics.mean_divergence_index(responses),
+            "avg_std_output_length": metrics.avg_std_output_length(lengths),
+            "avg_std_top1_prob": metrics.avg_std_top1_prob(tops, indices),
+        }
+        for name, value in expected.items():
+            assert getattr(precision, name).value == pytest.approx(value, rel=1e-12), name
+
+
+def test_no_records_yet_is_one_line(folder: Path) -> None:
+    with pytest.raises(RecordError, match="got none yet"):
+        summarise([folder])
+
+
+def test_table_says_what_the_summary_says(finished_run: Path) -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    summary = summarise([finished_run])
+    print_table(summary, console)
+    text = console.export_text()
+    bf16, layercast = summary.precisions
+    assert "10 problems × 2 configurations" in text
+    assert (
+        f"layercast: every bit of {layercast.logprobs_compared:,} log-probabilities "
+        f"({layercast.positions_compared:,} positions) is equal in all 2 configurations."
+    ) in " ".join(text.split())
+    assert "bf16: every bit" not in text
+    assert f"{bf16.div_percent.value:.1f}" in text
+    assert "-1 (none)" in text
+    assert max(map(len, text.split("layercast: every")[0].splitlines())) <= 80
+    assert "…" not in text
