@@ -53,5 +53,5 @@ class Linear(StoredWeights, nn.Linear):
         Returns:
             Float32, shape (..., out_features).
         """
-        parameters = self._parameters  # nn.Module.__getattr__ costs more than a small kernel
+        parameters = self._parameters
         return ops.linear(input, parameters["weight"], parameters["bias"])

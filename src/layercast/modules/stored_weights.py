@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ class StoredWeights(nn.Module):
     module through `_apply`, so the refusal sits there.
     """
 
+    # `forward` reads it directly: nn.Module.__getattr__ costs more than a small kernel.
+    _parameters: dict[str, Any]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for name, parameter in self._parameters.items():
             if parameter is None:
@@ -47,4 +50,5 @@ class StoredWeights(nn.Module):
                     "float32 whatever the storage; to store in another dtype, load again with "
                     "layercast.load(..., weight_dtype=...)."
                 )
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, Self
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,13 @@ class LayerCastModel:
         """Of activations and caches: float32, whatever the weights are stored in."""
         return torch.float32
 
-    def half(self, *_: Any) -> Self:
+    def half(self, *_: Any) -> Any:
         """Refused: see `StoredWeights`."""
-        return nn.Module.half(self)  # type: ignore[arg-type,return-value]
+        return nn.Module.half(cast("nn.Module", self))
 
-    def float(self, *_: Any) -> Self:
+    def float(self, *_: Any) -> Any:
         """Refused where a weight is stored in 16 bits: see `StoredWeights`."""
-        return nn.Module.float(self)  # type: ignore[arg-type,return-value]
+        return nn.Module.float(cast("nn.Module", self))
 
     def set_attn_implementation(self, attn_implementation: Any, **kwargs: Any) -> None:
         """Refused for any other attention than ours."""
@@ -44,15 +44,10 @@ class LayerCastModel:
                 "layercast to use it."
             )
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Greedy `generate` of transformers, prompts padded on the left; others are refused."""
-        _check_decoding(self, *args, **kwargs)
-        return super().generate(*args, **kwargs)  # type: ignore[misc]
-
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # The class is made at run time, so pickle cannot find it by name.
-        _, _, state, *rest = nn.Module.__reduce_ex__(self, protocol)  # type: ignore[arg-type]
-        return (_rebuild, (type(self).__mro__[2],), state, *rest)
+        reduced = cast("tuple[Any, ...]", super().__reduce_ex__(protocol))
+        return (_rebuild, (type(self).__mro__[2],), *reduced[2:])
 
 
 def guard_model(model: PreTrainedModel) -> None:
@@ -66,25 +61,31 @@ def guard_model(model: PreTrainedModel) -> None:
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    model.__class__ = _guarded_class(type(model))
+    model.__class__ = _guarded_class(cast("Any", type(model)))
     model.base_model.register_forward_pre_hook(check_forward, with_kwargs=True)
 
 
 @functools.cache
-def _guarded_class(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
+def _guarded_class(cls: Any) -> Any:
     namespace = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    guarded = type(cls.__name__, (LayerCastModel, cls), namespace)
-    functools.update_wrapper(guarded.generate, cls.generate) if hasattr(cls, "generate") else None
-    return guarded
+    if hasattr(cls, "generate"):
+
+        @functools.wraps(cls.generate)
+        def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _check_decoding(self, *args, **kwargs)
+            return cls.generate(self, *args, **kwargs)
+
+        namespace["generate"] = generate
+    return type(cls.__name__, (LayerCastModel, cls), namespace)
 
 
 def _rebuild(cls: type[PreTrainedModel]) -> PreTrainedModel:
-    guarded = _guarded_class(cls)
-    return guarded.__new__(guarded)
+    guarded = _guarded_class(cast("Any", cls))
+    return cast("PreTrainedModel", guarded.__new__(guarded))
 
 
 def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -105,25 +106,29 @@ def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         raise GuaranteeError(
             "layercast: the model must be in evaluation mode, got training mode. Call model.eval()."
         )
-    if module.config._attn_implementation != ATTENTION:
+    config: Any = module.config
+    if config._attn_implementation != ATTENTION:
         raise GuaranteeError(
-            f"layercast: the attention must be {ATTENTION!r}, got "
-            f"{module.config._attn_implementation!r}. Load the model again."
+            f"layercast: the attention must be {ATTENTION!r}, got {config._attn_implementation!r}. "
+            "Load the model again."
         )
     if args:
-        kwargs = {**dict(zip(_forward_parameters(type(module)), args, strict=False)), **kwargs}
+        kwargs = {
+            **dict(zip(_forward_parameters(cast("Any", type(module))), args, strict=False)),
+            **kwargs,
+        }
     ids, mask, positions, cache, embeds = (kwargs.get(name) for name in _ARGUMENTS)
     tokens = ids if ids is not None else embeds
     if tokens is None:
         return  # the model's own error is clear
-    widest = max(module.config.hidden_size, getattr(module.config, "intermediate_size", 0) or 0)
+    widest = max(config.hidden_size, getattr(config, "intermediate_size", None) or 0)
     check_subnormals(tokens.shape[0] * tokens.shape[1] * widest)
     seen = int(cache.get_seq_length()) if cache is not None else 0
     _check_positions(positions, mask, seen, tokens.shape[0], tokens.shape[1])
 
 
 @functools.cache
-def _forward_parameters(cls: type[nn.Module]) -> tuple[str, ...]:
+def _forward_parameters(cls: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(cls.forward).parameters)[1:]
 
 

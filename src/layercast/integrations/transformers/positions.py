@@ -120,7 +120,8 @@ def pack(positions: SlotPositions) -> Tensor:
     last = query.new_full((query.shape[0], 1), window or 0)
     packed = torch.cat((query, key, last), dim=1)[:, None, None, :]
     # Layers that get this very object skip the unpacking.
-    packed.layercast_positions = SlotPositions(query.contiguous(), key.contiguous(), window)
+    unpacked = SlotPositions(query.contiguous(), key.contiguous(), window)
+    packed.layercast_positions = unpacked  # type: ignore[attr-defined]
     return packed
 
 
@@ -203,7 +204,7 @@ _OVERLAY = sliding_window_overlay(1)
 
 
 def _same_code(function: Callable[..., Any], example: Callable[..., Any]) -> bool:
-    return getattr(function, "__code__", None) is example.__code__  # type: ignore[attr-defined]
+    return getattr(function, "__code__", None) is example.__code__
 
 
 def _nonlocals(function: Callable[..., Any]) -> dict[str, Any]:

@@ -153,8 +153,8 @@ class StepRecorder(LogitsProcessor):  # type: ignore[misc]
     def _unfinished(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which (row, step) belong to an answer; updates lengths and stops."""
         ends = np.isin(chosen, self._eos)
-        ended_before = np.cumsum(ends, axis=1) - ends > 0
-        live = ~self._stopped[:, None] & ~ended_before
+        ended_before = np.cumsum(ends, axis=1) > ends
+        live: NDArray[np.bool_] = ~self._stopped[:, None] & ~ended_before
         self._lengths += live.sum(axis=1)
         self._stopped |= ends.any(axis=1)
         return live
