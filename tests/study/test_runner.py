@@ -331,10 +331,12 @@ def test_records_without_their_manifest_are_refused(
     assert "records without manifest.json" in stderr
 
 
-def test_file_as_run_folder_is_refused(stub_study: StudyProcess, tmp_path: Path) -> None:
-    out = tmp_path / "file"
-    out.write_text("")
-    status, _, stderr = stub_study.run(out)
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_file_as_run_folder_is_refused(
+    stub_study: StudyProcess, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, stderr = stub_study.run(tmp_path / place)
     assert status == 2
     assert "must be a folder, got a file" in stderr
 

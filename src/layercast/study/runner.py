@@ -135,11 +135,19 @@ def run_study(
 
 def _require_run_folder(folder: Path) -> None:
     """Refuse a folder that holds other things, or records whose manifest is gone."""
-    if folder.exists() and not folder.is_dir():
+    try:
+        names = {child.name for child in folder.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
         raise RecordError(
             f"study run: `{folder}` must be a folder, got a file. Name another with --out."
-        )
-    names = {child.name for child in folder.iterdir()} if folder.exists() else set()
+        ) from error
+    except OSError as error:
+        raise RecordError(
+            f"study run: `{folder}` must be a folder that can be read, got {error.strerror}. "
+            "Name another with --out, or mend its permissions."
+        ) from error
     foreign = sorted(name for name in names - _RUN_FOLDER_NAMES if not name.endswith(".partial"))
     if "manifest.json" in names:
         return
