@@ -29,12 +29,12 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             )
 
 
-def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     _check(x, weight, bias)
     return cpu.linear(x, weight, bias)
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     _check(x, weight, bias)
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
