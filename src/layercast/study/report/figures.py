@@ -144,7 +144,13 @@ def _accuracy(findings: Sequence[Finding]) -> go.Figure:
             name=escape(finding.name),
         )
     _bands(figure, findings)
-    return style(figure, height=_HEIGHT, x_title="Accuracy, percent")
+    figure.update_traces(cliponaxis=False)
+    style(figure, height=_HEIGHT, x_title="Accuracy, percent")
+    known = [accuracy for finding in findings for accuracy in finding.accuracies]
+    if known:
+        pad = max(1.0, 0.08 * (max(known) - min(known)))
+        figure.update_xaxes(range=[max(0, min(known) - pad), min(100, max(known) + pad)])
+    return figure
 
 
 def _bands(figure: go.Figure, findings: Sequence[Finding]) -> None:
