@@ -183,7 +183,9 @@ int64_t attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t 
                               .scale = static_cast<float>(scale),
                               .softcap = static_cast<float>(softcap)};
   const Kernels& kernels = active_kernels();
-  parallel_for(threads, B * Hkv, grain_of((Hq / Hkv) * Tq * Tk * D),
+  const int64_t units = B * Hkv * ((Hq / Hkv * Tq + kernels.attention_unit - 1) / kernels.attention_unit);
+  parallel_for(threads, units,
+               grain_of((Hq / Hkv * Tq < kernels.attention_unit ? Hq / Hkv * Tq : kernels.attention_unit) * Tk * D),
                [&](int64_t begin, int64_t end) { kernels.attention(args, begin, end); });
   return -1;
 }

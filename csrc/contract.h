@@ -88,8 +88,8 @@ LAYERCAST_INLINE F32 log(F32 x) {
   return x >= 0.0f ? p : splat(bitcast<float>(0x7fc00000));
 }
 
-// tanh(x) within 1 ulp, odd in x, signed zeros kept. A polynomial up to 1; beyond, 1 - 2 / (e^2|x| + 1), whose subtraction cancels
-// little.
+// tanh(x) within 1 ulp, odd in x, signed zeros kept. A polynomial up to 1; beyond, 1 - 2 / (e^2|x| + 1), whose
+// subtraction cancels little.
 LAYERCAST_INLINE F32 tanh(F32 x) {
   const F32 magnitude = absolute(x);
   const F32 square = x * x;

@@ -8,12 +8,9 @@ namespace {
 
 template <class Function>
 LAYERCAST_INLINE void map(const ElementwiseArgs& args, int64_t begin, int64_t end, Function f) {
-  int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) store(args.y + i, canonical(f(load(args.x + i))));
-  if (i < end) {
-    const int count = static_cast<int>(end - i);
-    store_partial(args.y + i, canonical(f(load_partial(args.x + i, count))), count);
-  }
+  const float* x = args.x + begin;
+  float* y = args.y + begin;
+  for_each_vector(end - begin, [&](int64_t i, auto lanes) { store(y + i, canonical(f(load(x + i, lanes))), lanes); });
 }
 
 }  // namespace
@@ -39,10 +36,9 @@ void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) {
     const char* weight =
         static_cast<const char*>(args.weight) + args.ids[row] * args.hidden * element_size(args.storage);
     float* y = args.y + row * args.hidden;
-    for (int64_t i = 0; i < args.hidden; i += kLanes) {
-      const int count = static_cast<int>(args.hidden - i < kLanes ? args.hidden - i : kLanes);
-      store_partial(y + i, canonical(read_vector(weight, i, count, args.storage)), count);
-    }
+    for_each_vector(args.hidden, [&](int64_t i, auto lanes) {
+      store(y + i, canonical(read_vector(weight, i, lanes, args.storage)), lanes);
+    });
   }
 }
 
@@ -54,14 +50,13 @@ void rotary(const RotaryArgs& args, int64_t begin, int64_t end) {
     const float* cos = args.cos + (b * args.T + t) * args.R;
     const float* sin = args.sin + (b * args.T + t) * args.R;
     float* y = args.y + unit * args.D;
-    for (int64_t i = 0; i < half; i += kLanes) {
-      const int count = static_cast<int>(half - i < kLanes ? half - i : kLanes);
-      const F32 low = load_partial(x + i, count), high = load_partial(x + half + i, count);
-      const F32 first = low * load_partial(cos + i, count) - high * load_partial(sin + i, count);
-      const F32 second = high * load_partial(cos + half + i, count) + low * load_partial(sin + half + i, count);
-      store_partial(y + i, canonical(first), count);
-      store_partial(y + half + i, canonical(second), count);
-    }
+    for_each_vector(half, [&](int64_t i, auto lanes) {
+      const F32 low = load(x + i, lanes), high = load(x + half + i, lanes);
+      const F32 first = low * load(cos + i, lanes) - high * load(sin + i, lanes);
+      const F32 second = high * load(cos + half + i, lanes) + low * load(sin + half + i, lanes);
+      store(y + i, canonical(first), lanes);
+      store(y + half + i, canonical(second), lanes);
+    });
     for (int64_t i = args.R; i < args.D; ++i) y[i] = x[i] != x[i] ? bitcast<float>(0x7fc00000) : x[i];
   }
 }

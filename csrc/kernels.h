@@ -10,10 +10,11 @@ namespace layercast {
 
 enum class Storage : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
-// A block of 64 consecutive key positions: the cache slot holding each, or -1.
+// A block of 64 consecutive key positions: the cache slot that holds each.
 struct KeyBlock {
-  int64_t index;  // position / 64
-  int32_t slots[64];
+  int64_t index;      // position / 64
+  uint64_t present;   // bit j: position 64 * index + j is held
+  int32_t slots[64];  // where present
 };
 
 struct LinearArgs {
@@ -96,23 +97,30 @@ struct AttentionArgs {
 
 constexpr int64_t kMaxHeadDim = 512;
 
-// One table per instruction set.
+// One table per instruction set. What a unit of work is, is said above each group.
 struct Kernels {
   const char* name;
-  int64_t linear_unit;                                                  // columns of y a unit of work of `linear` holds
-  void (*linear)(const LinearArgs&, int64_t begin, int64_t end);        // unit: linear_unit columns of y
-  void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);  // unit: a row, as below
+  int64_t linear_unit;     // columns of y in a unit of `linear`
+  int64_t attention_unit;  // rows (query, query head of one key/value head) in a unit of `attention`
+
+  // linear_unit columns of y; attention_unit rows.
+  void (*linear)(const LinearArgs&, int64_t begin, int64_t end);
+  void (*attention)(const AttentionArgs&, int64_t begin, int64_t end);
+
+  // A row; of rotary, one (b, h, t).
+  void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);
   void (*rms_norm)(const NormArgs&, int64_t begin, int64_t end);
   void (*softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*log_softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*argmax)(const ArgmaxArgs&, int64_t begin, int64_t end);
   void (*dot)(const DotArgs&, int64_t begin, int64_t end);
-  void (*silu)(const ElementwiseArgs&, int64_t begin, int64_t end);  // unit: an element
+  void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end);
+
+  // An element.
+  void (*silu)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*exp)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*log)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
-  void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end);        // unit: one (b, h, t)
-  void (*attention)(const AttentionArgs&, int64_t begin, int64_t end);  // unit: one (b, key/value head)
 };
 
 // Each exists where the build has the instruction set (LAYERCAST_HAS_...); scalar always does.

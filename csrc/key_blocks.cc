@@ -12,15 +12,12 @@ constexpr int64_t kKeyBlock = 64;
 bool place(KeyBlocks& found, int64_t first_block, int64_t position, int32_t slot) {
   const int64_t index = position / kKeyBlock;
   const auto size = static_cast<int64_t>(found.blocks.size());
-  if (size == first_block || found.blocks.back().index != index) {
-    KeyBlock block;
-    block.index = index;
-    std::fill(std::begin(block.slots), std::end(block.slots), -1);
-    found.blocks.push_back(block);
-  }
-  int32_t& where = found.blocks.back().slots[position % kKeyBlock];
-  if (where >= 0) return false;
-  where = slot;
+  if (size == first_block || found.blocks.back().index != index) found.blocks.push_back({index, 0, {}});
+  KeyBlock& block = found.blocks.back();
+  const uint64_t bit = uint64_t{1} << (position % kKeyBlock);
+  if ((block.present & bit) != 0) return false;
+  block.present |= bit;
+  block.slots[position % kKeyBlock] = slot;
   return true;
 }
 

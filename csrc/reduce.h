@@ -2,6 +2,7 @@
 #pragma once
 
 #include "contract.h"
+#include "storage.h"
 
 namespace layercast::LAYERCAST_ISA {
 namespace {
@@ -16,58 +17,68 @@ struct ChunkGroup {
   int64_t start[kLanes];
   int32_t length[kLanes];
   int32_t shard[kLanes];
-  int count;
+  int count = 0;
 };
 
-// sum of x[k] * w[k] over 0..length in the contracted order; w == nullptr stands for ones.
-inline float dot(const float* x, const float* w, int64_t length) {
+// packed[k * kLanes + lane] = element k of the lane's chunk of x, +0 past its end.
+inline void pack_chunks(const ChunkGroup& group, const float* x, int64_t n, int longest, bool whole, float* packed) {
+  Rows rows;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    rows.first[lane] = reinterpret_cast<const char*>(x + group.start[lane < group.count ? lane : 0]);
+  }
+  rows.end = reinterpret_cast<const char*>(x + n);
+  pack_rows<Storage::kFloat32>(rows, longest, packed, kLanes);
+  if (whole) return;
+  I32 lengths;
+  memcpy(&lengths, group.length, sizeof lengths);
+  for (int k = 0; k < longest; ++k) {
+    const F32 value = load(packed + k * kLanes);
+    store(packed + k * kLanes, lengths > k ? value : splat(0.0f));
+  }
+}
+
+// Adds the group's chunk sums to their shards, in order. A lane past its chunk's end adds +0 * +0, which can only turn
+// a chunk sum of -0 into +0, and a shard sum, starting at +0, does not tell those apart.
+inline void add_chunks(ChunkGroup& group, const float* x, const float* w, int64_t n, float (&shards)[kShards]) {
+  alignas(64) float packed_x[kChunk * kLanes], packed_w[kChunk * kLanes];
+  int longest = 0;
+  bool whole = group.count == kLanes;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (lane >= group.count) group.length[lane] = 0;
+    longest = group.length[lane] > longest ? group.length[lane] : longest;
+    whole = whole && group.length[lane] == kChunk;
+  }
+  pack_chunks(group, x, n, longest, whole, packed_x);
+  if (w != nullptr && w != x) pack_chunks(group, w, n, longest, whole, packed_w);
+  F32 acc = splat(0.0f);
+  for (int k = 0; k < longest; ++k) {
+    const F32 a = load(packed_x + k * kLanes);
+    if (w == nullptr) {
+      acc = acc + a;  // fma(a, 1, acc)
+    } else {
+      acc = fma(a, w == x ? a : load(packed_w + k * kLanes), acc);
+    }
+  }
+  float sums[kLanes];
+  store(sums, acc);
+  for (int lane = 0; lane < group.count; ++lane) shards[group.shard[lane]] += sums[lane];
+  group.count = 0;
+}
+
+// sum of x[k] * w[k] over 0..n in the contracted order; w == nullptr stands for ones.
+inline float dot(const float* x, const float* w, int64_t n) {
   float shards[kShards] = {};
   ChunkGroup group;
-  group.count = 0;
-  const auto flush = [&] {
-    F32 acc = splat(0.0f);
-    alignas(64) int32_t offsets[kLanes];
-    int longest = 0;
-    bool whole = group.count == kLanes;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const bool used = lane < group.count;
-      offsets[lane] = used ? static_cast<int32_t>(group.start[lane] - group.start[0]) : 0;
-      if (!used) group.length[lane] = 0;
-      longest = group.length[lane] > longest ? group.length[lane] : longest;
-      whole = whole && group.length[lane] == kChunk;
-    }
-    I32 index, lengths;
-    memcpy(&index, offsets, sizeof index);
-    memcpy(&lengths, group.length, sizeof lengths);
-    const float* x_base = x + group.start[0];
-    const float* w_base = w == nullptr ? nullptr : w + group.start[0];
-    for (int k = 0; k < longest; ++k) {
-      // A lane past its chunk's end reads its first element instead and adds +0 * +0, which changes no shard sum.
-      const auto inside = lengths > k;
-      const I32 where = index + (inside ? index * 0 + k : index * 0);
-      F32 a = gather(x_base, where);
-      F32 b = w_base == nullptr ? splat(1.0f) : gather(w_base, where);
-      if (!whole) {
-        a = inside ? a : splat(0.0f);
-        b = inside ? b : splat(0.0f);
-      }
-      acc = fma(a, b, acc);
-    }
-    float sums[kLanes];
-    store(sums, acc);
-    for (int lane = 0; lane < group.count; ++lane) shards[group.shard[lane]] += sums[lane];
-    group.count = 0;
-  };
   for (int shard = 0; shard < kShards; ++shard) {
-    const int64_t end = shard_begin(length, shard + 1);
-    for (int64_t start = shard_begin(length, shard); start < end; start += kChunk) {
+    const int64_t end = shard_begin(n, shard + 1);
+    for (int64_t start = shard_begin(n, shard); start < end; start += kChunk) {
       group.start[group.count] = start;
       group.length[group.count] = static_cast<int32_t>(end - start < kChunk ? end - start : kChunk);
       group.shard[group.count] = shard;
-      if (++group.count == kLanes) flush();
+      if (++group.count == kLanes) add_chunks(group, x, w, n, shards);
     }
   }
-  if (group.count > 0) flush();
+  if (group.count > 0) add_chunks(group, x, w, n, shards);
   return join_shards(shards);
 }
 

@@ -12,22 +12,18 @@ float row_maximum(const float* x, int64_t n) {
   F32 largest = splat(-infinity());
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
-  float lanes[kLanes];
-  store(lanes, largest);
-  float result = -infinity();
-  for (int lane = 0; lane < kLanes; ++lane)
-    result = lanes[lane] > result || lanes[lane] != lanes[lane] ? lanes[lane] : result;
-  for (int lane = 0; lane < kLanes; ++lane) result = lanes[lane] != lanes[lane] ? lanes[lane] : result;
-  for (; i < n; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
+  float result = largest_lane(largest);
+  for (; i < n; ++i) {
+    const float larger = result > x[i] ? result : x[i];
+    result = result != result ? result : larger;
+  }
   return result;
 }
 
-// y = f(x), a vector at a time, NaN made canonical.
+// y = f(x), NaN made canonical.
 template <class Function>
 LAYERCAST_INLINE void map(const float* x, float* y, int64_t n, Function f) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, canonical(f(load(x + i))));
-  if (i < n) store_partial(y + i, canonical(f(load_partial(x + i, static_cast<int>(n - i)))), static_cast<int>(n - i));
+  for_each_vector(n, [&](int64_t i, auto lanes) { store(y + i, canonical(f(load(x + i, lanes))), lanes); });
 }
 
 }  // namespace
@@ -38,17 +34,11 @@ void rms_norm(const NormArgs& args, int64_t begin, int64_t end) {
     float* y = args.y + row * args.hidden;
     const F32 mean = splat(dot(x, x, args.hidden)) / static_cast<float>(args.hidden);
     const F32 scale = 1.0f / sqrt(mean + args.eps);
-    for (int64_t i = 0; i < args.hidden; i += kLanes) {
-      const int count = static_cast<int>(args.hidden - i < kLanes ? args.hidden - i : kLanes);
-      F32 w = read_vector(args.weight, i, count, args.storage);
+    for_each_vector(args.hidden, [&](int64_t i, auto lanes) {
+      F32 w = read_vector(args.weight, i, lanes, args.storage);
       if (args.unit_offset) w = 1.0f + w;
-      const F32 result = canonical((load_partial(x + i, count) * scale) * w);
-      if (count == kLanes) {
-        store(y + i, result);
-      } else {
-        store_partial(y + i, result, count);
-      }
-    }
+      store(y + i, canonical((load(x + i, lanes) * scale) * w), lanes);
+    });
   }
 }
 

@@ -57,17 +57,36 @@ LAYERCAST_INLINE U32 load_words(const void* p) {
 
 LAYERCAST_INLINE void store(float* p, F32 v) { memcpy(p, &v, sizeof v); }
 
-// The first `count` lanes; the others read as +0 and are not written.
-LAYERCAST_INLINE F32 load_partial(const float* p, int count) {
+// How many lanes of a vector are meant: all of them, known when compiling, or the first `count` at a row's end.
+struct AllLanes {
+  static constexpr int count = kLanes;
+};
+struct SomeLanes {
+  int count;
+};
+
+LAYERCAST_INLINE F32 load(const float* p, AllLanes) { return load(p); }
+LAYERCAST_INLINE void store(float* p, F32 v, AllLanes) { store(p, v); }
+
+// The lanes past `count` read as +0 and are not written.
+LAYERCAST_INLINE F32 load(const float* p, SomeLanes some) {
   float lanes[kLanes] = {};
-  memcpy(lanes, p, sizeof(float) * static_cast<size_t>(count));
+  memcpy(lanes, p, sizeof(float) * static_cast<size_t>(some.count));
   return load(lanes);
 }
 
-LAYERCAST_INLINE void store_partial(float* p, F32 v, int count) {
+LAYERCAST_INLINE void store(float* p, F32 v, SomeLanes some) {
   float lanes[kLanes];
   store(lanes, v);
-  memcpy(p, lanes, sizeof(float) * static_cast<size_t>(count));
+  memcpy(p, lanes, sizeof(float) * static_cast<size_t>(some.count));
+}
+
+// f(i, lanes) for each vector of a row of n elements, i being its first element.
+template <class Function>
+LAYERCAST_INLINE void for_each_vector(int64_t n, Function f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, AllLanes{});
+  if (i < n) f(i, SomeLanes{static_cast<int>(n - i)});
 }
 
 // One binary32 fused multiply-add without hardware for it. The product of two 24-bit significands is exact in
@@ -94,7 +113,6 @@ LAYERCAST_INLINE float fma_emulated(float a, float b, float c) {
 LAYERCAST_INLINE F32 splat(float x) { return _mm512_set1_ps(x); }
 LAYERCAST_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
 LAYERCAST_INLINE F32 sqrt(F32 a) { return _mm512_sqrt_ps(a); }
-LAYERCAST_INLINE F32 gather(const float* p, I32 index) { return _mm512_i32gather_ps(bitcast<__m512i>(index), p, 4); }
 LAYERCAST_INLINE I32 round_to_int(F32 a) { return bitcast<I32>(_mm512_cvtps_epi32(a)); }
 LAYERCAST_INLINE F32 to_float(I32 a) { return _mm512_cvtepi32_ps(bitcast<__m512i>(a)); }
 // The low half of each 32-bit word, an IEEE binary16, made binary32 (exact).
@@ -105,7 +123,6 @@ LAYERCAST_INLINE F32 widen_half(U32 a) { return _mm512_cvtph_ps(_mm512_cvtepi32_
 LAYERCAST_INLINE F32 splat(float x) { return _mm256_set1_ps(x); }
 LAYERCAST_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
 LAYERCAST_INLINE F32 sqrt(F32 a) { return _mm256_sqrt_ps(a); }
-LAYERCAST_INLINE F32 gather(const float* p, I32 index) { return _mm256_i32gather_ps(p, bitcast<__m256i>(index), 4); }
 LAYERCAST_INLINE I32 round_to_int(F32 a) { return bitcast<I32>(_mm256_cvtps_epi32(a)); }
 LAYERCAST_INLINE F32 to_float(I32 a) { return _mm256_cvtepi32_ps(bitcast<__m256i>(a)); }
 LAYERCAST_INLINE F32 widen_half(U32 a) {
@@ -120,11 +137,6 @@ LAYERCAST_INLINE F32 fma(F32 a, F32 b, F32 c) {
   return bitcast<F32>(vfmaq_f32(bitcast<float32x4_t>(c), bitcast<float32x4_t>(a), bitcast<float32x4_t>(b)));
 }
 LAYERCAST_INLINE F32 sqrt(F32 a) { return bitcast<F32>(vsqrtq_f32(bitcast<float32x4_t>(a))); }
-LAYERCAST_INLINE F32 gather(const float* p, I32 index) {
-  F32 v;
-  for (int lane = 0; lane < kLanes; ++lane) v[lane] = p[index[lane]];
-  return v;
-}
 LAYERCAST_INLINE I32 round_to_int(F32 a) { return bitcast<I32>(vcvtnq_s32_f32(bitcast<float32x4_t>(a))); }
 LAYERCAST_INLINE F32 to_float(I32 a) { return bitcast<F32>(vcvtq_f32_s32(bitcast<int32x4_t>(a))); }
 LAYERCAST_INLINE F32 widen_half(U32 a) {
@@ -152,7 +164,6 @@ LAYERCAST_INLINE F32 sqrt(F32 a) {
   return root;
 #endif
 }
-LAYERCAST_INLINE F32 gather(const float* p, I32 index) { return p[index]; }
 // Arguments are within +-2^22: adding and taking away 1.5 * 2^23 rounds to the nearest even integer.
 LAYERCAST_INLINE I32 round_to_int(F32 a) { return static_cast<I32>((a + 0x1.8p23f) - 0x1.8p23f); }
 LAYERCAST_INLINE F32 to_float(I32 a) { return static_cast<float>(a); }
@@ -175,6 +186,26 @@ LAYERCAST_INLINE F32 canonical(F32 v) { return v != v ? splat(bitcast<float>(0x7
 LAYERCAST_INLINE F32 maximum(F32 a, F32 b) {
   const F32 larger = a > b ? a : b;
   return a != a ? a : larger;
+}
+
+// The largest of all lanes, NaN where one is NaN. Where both zeros are largest either may come out; what is computed
+// from a maximum m does not show which: exp(x - m) is 1 for both, and log_softmax subtracts a positive log then.
+LAYERCAST_INLINE float largest_lane(F32 v) {
+#if LAYERCAST_LANES == 1
+  return v;
+#else
+  float lanes[kLanes];
+  store(lanes, v);
+#pragma GCC unroll 4
+  for (int width = kLanes / 2; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) {
+      const float a = lanes[i], b = lanes[i + width];
+      const float larger = a > b ? a : b;
+      lanes[i] = a != a ? a : larger;
+    }
+  }
+  return lanes[0];
+#endif
 }
 
 LAYERCAST_INLINE F32 absolute(F32 v) { return bitcast<F32>(bitcast<U32>(v) & 0x7fffffffu); }

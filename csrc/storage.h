@@ -23,66 +23,87 @@ LAYERCAST_INLINE float read_element(const void* base, int64_t index, Storage sto
   return storage == Storage::kBFloat16 ? bitcast<float>(static_cast<uint32_t>(word) << 16) : widen_half_scalar(word);
 }
 
-// Elements [index, index + count) of an array, count <= kLanes; the lanes past them are +0.
-LAYERCAST_INLINE F32 read_vector(const void* base, int64_t index, int count, Storage storage) {
-  if (storage == Storage::kFloat32) {
-    const float* p = static_cast<const float*>(base) + index;
-    return count == kLanes ? load(p) : load_partial(p, count);
-  }
+// Elements from `index` on, as many as `lanes` says; the lanes past them are +0.
+template <class Lanes>
+LAYERCAST_INLINE F32 read_vector(const void* base, int64_t index, Lanes lanes, Storage storage) {
+  if (storage == Storage::kFloat32) return load(static_cast<const float*>(base) + index, lanes);
   uint16_t halves[kLanes] = {};
-  memcpy(halves, static_cast<const uint16_t*>(base) + index, 2 * static_cast<size_t>(count));
+  memcpy(halves, static_cast<const uint16_t*>(base) + index, 2 * static_cast<size_t>(lanes.count));
   uint32_t words[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) words[lane] = halves[lane];
   const U32 wide = load_words(words);
   return storage == Storage::kBFloat16 ? bitcast<F32>(wide << 16) : widen_half(wide);
 }
 
-// One step of `pack_rows`: a 32-bit word (one binary32 or two 16-bit elements) from each of kLanes rows, transposed,
-// so that word j of every row becomes one vector, and its elements one vector each.
 template <Storage kStorage>
-LAYERCAST_INLINE void unpack_words(U32 (&words)[kLanes], float* packed, int64_t pitch, int count) {
-  constexpr int kPerWord = kStorage == Storage::kFloat32 ? 1 : 2;
-  transpose(words);
+struct Layout {
+  static constexpr int kBytes = kStorage == Storage::kFloat32 ? 4 : 2;
+  static constexpr int kPerWord = 4 / kBytes;  // elements in a 32-bit word
+  static constexpr int kPerVector = kPerWord * kLanes;
+};
+
+// The elements of one 32-bit word of each row, in ascending k.
+template <Storage kStorage>
+LAYERCAST_INLINE void widen(U32 words, F32 (&elements)[Layout<kStorage>::kPerWord]) {
+  if constexpr (kStorage == Storage::kFloat32) {
+    elements[0] = bitcast<F32>(words);
+  } else if constexpr (kStorage == Storage::kBFloat16) {
+    elements[0] = bitcast<F32>(words << 16);
+    elements[1] = bitcast<F32>(words & 0xffff0000u);
+  } else {
+    elements[0] = widen_half(words & 0xffffu);
+    elements[1] = widen_half(words >> 16);
+  }
+}
+
+// kLanes rows that are read together, a vector's worth of each at a time.
+struct Rows {
+  const char* first[kLanes];  // each row's first byte
+  const char* end;            // nothing at or past it is read
+};
+
+// One vector of each row, from byte `offset` of the row on, `bytes` of it wanted. A whole vector is read where memory
+// allows: what lies past the wanted bytes is not used.
+LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, int64_t bytes, U32 (&words)[kLanes]) {
 #pragma GCC unroll 16
-  for (int word = 0; word < kLanes; ++word) {
-    F32 elements[kPerWord];
-    if constexpr (kStorage == Storage::kFloat32) {
-      elements[0] = bitcast<F32>(words[word]);
-    } else if constexpr (kStorage == Storage::kBFloat16) {
-      elements[0] = bitcast<F32>(words[word] << 16);
-      elements[1] = bitcast<F32>(words[word] & 0xffff0000u);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const char* p = rows.first[lane] + offset;
+    if (__builtin_expect(p + sizeof(U32) <= rows.end, true)) {
+      words[lane] = load_words(p);
     } else {
-      elements[0] = widen_half(words[word] & 0xffffu);
-      elements[1] = widen_half(words[word] >> 16);
-    }
-    for (int i = 0; i < kPerWord; ++i) {
-      const int k = word * kPerWord + i;
-      if (k < count) store(packed + k * pitch, elements[i]);
+      uint32_t buffer[kLanes] = {};
+      memcpy(buffer, p, static_cast<size_t>(bytes < static_cast<int64_t>(sizeof buffer) ? bytes : sizeof buffer));
+      words[lane] = load_words(buffer);
     }
   }
 }
 
-// kLanes rows of `count` elements become columns: packed[k * pitch + lane] = row lane, element k. `row` gives the
-// address of each row's first element; a null one reads as zeros.
+// The first `count` elements of kLanes rows become columns: packed[k * pitch + lane] = row `lane`, element k.
 template <Storage kStorage>
-LAYERCAST_INLINE void pack_rows(const char* const (&rows)[kLanes], int count, float* packed, int64_t pitch) {
-  constexpr int kSize = kStorage == Storage::kFloat32 ? 4 : 2;
-  constexpr int kStep = kLanes * 4 / kSize;
-  for (int k = 0; k < count; k += kStep) {
-    U32 words[kLanes];
-    const int left = count - k < kStep ? count - k : kStep;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      if (rows[lane] != nullptr && left == kStep) {
-        words[lane] = load_words(rows[lane] + static_cast<int64_t>(k) * kSize);
-      } else {
-        // The row's end: nothing past it is read.
-        uint32_t buffer[kLanes] = {};
-        if (rows[lane] != nullptr)
-          memcpy(buffer, rows[lane] + static_cast<int64_t>(k) * kSize, static_cast<size_t>(left * kSize));
-        words[lane] = load_words(buffer);
-      }
+LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int64_t pitch) {
+  using L = Layout<kStorage>;
+  int k = 0;
+  U32 words[kLanes];
+  for (; k + L::kPerVector <= count; k += L::kPerVector) {
+    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, sizeof(U32), words);
+    transpose(words);
+#pragma GCC unroll 16
+    for (int word = 0; word < kLanes; ++word) {
+      F32 elements[L::kPerWord];
+      widen<kStorage>(words[word], elements);
+      for (int i = 0; i < L::kPerWord; ++i) store(packed + (k + word * L::kPerWord + i) * pitch, elements[i]);
     }
-    unpack_words<kStorage>(words, packed + k * pitch, pitch, left);
+  }
+  if (k == count) return;
+  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, static_cast<int64_t>(count - k) * L::kBytes, words);
+  transpose(words);
+#pragma GCC unroll 16
+  for (int word = 0; word < kLanes; ++word) {
+    F32 elements[L::kPerWord];
+    widen<kStorage>(words[word], elements);
+    for (int i = 0; i < L::kPerWord; ++i) {
+      if (k + word * L::kPerWord + i < count) store(packed + (k + word * L::kPerWord + i) * pitch, elements[i]);
+    }
   }
 }
 

@@ -25,19 +25,20 @@ const Kernels& kernels() {
   static constexpr Kernels table = {
       .name = LAYERCAST_STRING(LAYERCAST_ISA),
       .linear_unit = kTileColumns,
+      .attention_unit = kQueryRows,
       .linear = linear,
+      .attention = attention,
       .embedding = embedding,
       .rms_norm = rms_norm,
       .softmax = softmax,
       .log_softmax = log_softmax,
       .argmax = argmax,
       .dot = dot,
+      .rotary = rotary,
       .silu = silu,
       .exp = exp,
       .log = log,
       .tanh = tanh,
-      .rotary = rotary,
-      .attention = attention,
   };
   return table;
 }

@@ -18,6 +18,9 @@ constexpr int kTileRows = 4, kTileVectors = 4;
 #endif
 constexpr int kTileColumns = kTileVectors * kLanes;
 
+// Rows (query, query head) of attention that share each block's transposed keys.
+constexpr int kQueryRows = 48;
+
 // kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j].
 template <int kRows, int kVectors>
 LAYERCAST_INLINE void chains(const float* x, int64_t ldx, const float* w, int64_t pitch, int count,
@@ -40,8 +43,8 @@ LAYERCAST_INLINE void chains(const float* x, int64_t ldx, const float* w, int64_
   }
 }
 
-// Calls f.template operator()<rows>() for a number of rows known only at run time, 1 <= rows <= kTileRows.
-template <int kRows = kTileRows, class Function>
+// Calls f.template operator()<rows>() for a number of rows known only at run time, 1 <= rows <= kRows.
+template <int kRows, class Function>
 LAYERCAST_INLINE void with_rows(int rows, Function&& f) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return with_rows<kRows - 1>(rows, f);

@@ -55,8 +55,9 @@ void compare(uint32_t input, float result, double exact, Worst& worst) {
   const auto rounded = static_cast<float>(exact);
   if (!std::isfinite(rounded) || !std::isfinite(result) || rounded == 0.0f || result == 0.0f) {
     // A zero and the smallest subnormal, the largest float and infinity, are neighbours: their distance still counts.
-    const bool exact_special = std::isnan(rounded) ? std::bit_cast<uint32_t>(result) == 0x7fc00000u
-                                                   : std::bit_cast<uint32_t>(result) == std::bit_cast<uint32_t>(rounded);
+    const bool exact_special = std::isnan(rounded)
+                                   ? std::bit_cast<uint32_t>(result) == 0x7fc00000u
+                                   : std::bit_cast<uint32_t>(result) == std::bit_cast<uint32_t>(rounded);
     if (exact_special) return;
     const bool finite = std::isfinite(result) && std::isfinite(exact) && std::signbit(result) == std::signbit(exact);
     if (!finite || std::fabs(result - exact) > 0x1p-149) {
@@ -107,8 +108,7 @@ int main(int argc, char** argv) {
   std::vector<std::thread> threads;
   for (uint64_t part = 0; part < parts; ++part) {
     threads.emplace_back([&, part] {
-      found[part] =
-          visit(*function, part * span, part + 1 == parts ? uint64_t{1} << 32 : (part + 1) * span, stride);
+      found[part] = visit(*function, part * span, part + 1 == parts ? uint64_t{1} << 32 : (part + 1) * span, stride);
     });
   }
   for (std::thread& thread : threads) thread.join();

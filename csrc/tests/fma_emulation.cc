@@ -5,12 +5,12 @@
 // control, and M must not be zero.
 #define LAYERCAST_ISA scalar
 #define LAYERCAST_LANES 1
-#include "simd.h"
-
 #include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+
+#include "simd.h"
 
 namespace {
 
@@ -29,11 +29,16 @@ float adversarial() {
   const uint64_t r = random_bits();
   const auto bits = static_cast<uint32_t>(r >> 32);
   switch (r % 6) {
-    case 0: return std::bit_cast<float>(bits);
-    case 1: return std::bit_cast<float>(bits & 0xfff00000u);
-    case 2: return std::bit_cast<float>((bits & 0xff800000u) | (0x007fffffu & (0u - (bits & 3u))));
-    case 3: return std::bit_cast<float>((bits & 0x80000000u) | (bits & 0x007fffffu));
-    case 4: return std::bit_cast<float>((bits & 0x807fffffu) | ((0x70u + (bits >> 28)) << 23));
+    case 0:
+      return std::bit_cast<float>(bits);
+    case 1:
+      return std::bit_cast<float>(bits & 0xfff00000u);
+    case 2:
+      return std::bit_cast<float>((bits & 0xff800000u) | (0x007fffffu & (0u - (bits & 3u))));
+    case 3:
+      return std::bit_cast<float>((bits & 0x80000000u) | (bits & 0x007fffffu));
+    case 4:
+      return std::bit_cast<float>((bits & 0x807fffffu) | ((0x70u + (bits >> 28)) << 23));
     default: {
       constexpr uint32_t kSpecials[] = {0x00000000u, 0x80000000u, 0x3f800000u, 0xbf800000u, 0x7f800000u, 0xff800000u,
                                         0x7fc00000u, 0x00000001u, 0x007fffffu, 0x00800000u, 0x7f7fffffu, 0x34000000u};
