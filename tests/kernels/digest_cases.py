@@ -87,6 +87,14 @@ def digests() -> dict[str, str]:
     return found
 
 
+def main(thread_counts: list[int]) -> None:
+    """Print the instruction set in use and the digests for each number of threads."""
+    found = {}
+    for threads in thread_counts:
+        torch.set_num_threads(threads)
+        found[threads] = digests()
+    json.dump({"isa": ops.isa(), "digests": found}, sys.stdout)
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[1]))
-    json.dump({"isa": ops.isa(), "digests": digests()}, sys.stdout)
+    main([int(count) for count in sys.argv[1:]])

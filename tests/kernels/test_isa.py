@@ -14,10 +14,13 @@ from layercast import ops
 SCRIPT = Path(__file__).with_name("digest_cases.py")
 
 
-def run(isa, threads=1):
+def run(isa, *threads):
     environment = {**os.environ, "LAYERCAST_ISA": isa}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), str(threads)], env=environment, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), *map(str, threads)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -27,14 +30,14 @@ def here():
 
 
 @pytest.mark.parametrize("isa", ops.available_isas())
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_every_isa_and_thread_count_gives_the_same_bits(isa, threads, here):
-    result = run(isa, threads)
+def test_every_isa_and_thread_count_gives_the_same_bits(isa, here):
+    result = run(isa, 1, 2, 5)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert answer["isa"] == isa
-    different = [name for name in here if answer["digests"][name] != here[name]]
-    assert not different
+    for threads in ("1", "2", "5"):
+        found = answer["digests"][threads]
+        assert [name for name in here if found[name] != here[name]] == []
 
 
 def test_scalar_is_always_available_and_the_best_is_first():
