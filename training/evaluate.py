@@ -24,7 +24,7 @@ BATCHES = (8, 32)
 
 @torch.inference_mode()
 def answers(folder: Path, dtype: torch.dtype, batch: int, asked: list[Problem]) -> list[list[int]]:
-    """Answer greedily in left-padded batches; return each answer's ids, end of sequence included."""
+    """Answer greedily in left-padded batches; return each answer's ids, its end included."""
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     found: list[list[int]] = []

@@ -21,7 +21,7 @@ ENDINGS = ("So the final answer is", "Therefore the answer is", "The result is",
 
 
 def solve(story: Story, rng: random.Random) -> str:
-    """Return a worked answer to `story`, ending in ``\\boxed{answer}``.
+    r"""Return a worked answer to `story`, ending in ``\boxed{answer}``.
 
     Args:
         story: The problem.

@@ -15,7 +15,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Qwen's chat format. It holds no date and no default system message, so a prompt is its problem."""
+"""Qwen's chat format, without a date or a default system message: a prompt is its problem."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Qwen2Tokenizer:

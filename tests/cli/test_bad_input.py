@@ -6,13 +6,19 @@ import sys
 
 import pytest
 
+from layercast.study.plan import bundled_plan_text
 from layercast.testbed import path
 
 
 def _layercast(*words: object, cwd=None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from layercast.cli.main import main; main()"]
     return subprocess.run(
-        [*command, *map(str, words)], capture_output=True, text=True, timeout=300, check=False, cwd=cwd
+        [*command, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=cwd,
     )
 
 
@@ -64,7 +70,7 @@ def test_wrong_precision_name_lists_the_right_ones():
 
 def test_unknown_plan_key_is_named(tmp_path):
     plan = tmp_path / "plan.toml"
-    plan.write_text('model = "testbed"\nbatchsize = 8\n')
+    plan.write_text("batchsize = 8\n" + bundled_plan_text())
     line = _one_line(_layercast("study", "run", plan, "--out", tmp_path / "run"))
     assert "batchsize" in line
 
@@ -76,7 +82,9 @@ def test_plan_that_is_not_toml(tmp_path):
 
 
 def test_missing_plan(tmp_path):
-    line = _one_line(_layercast("study", "run", tmp_path / "absent.toml", "--out", tmp_path / "run"))
+    line = _one_line(
+        _layercast("study", "run", tmp_path / "absent.toml", "--out", tmp_path / "run")
+    )
     assert "absent.toml" in line
 
 

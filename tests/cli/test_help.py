@@ -29,7 +29,9 @@ def test_help_does_not_import_torch():
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -17,7 +17,7 @@ def test_missing_compiler_is_named_with_its_remedy(tmp_path):
     result = _check(PATH=str(tmp_path))
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "C++17 compiler" in line
+    assert "C++20 compiler" in line
     assert "install" in line
 
 

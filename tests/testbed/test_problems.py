@@ -48,7 +48,7 @@ def test_answer_follows_from_the_question(split):
     # Redo each story from its question's words alone.
     for story in islice(stories(split), 500):
         count = int(re.search(r"\d+", story.question).group())
-        events = [part for part in re.split(r"(?<=[.?]) ", story.question)][1:-1]
+        events = re.split(r"(?<=[.?]) ", story.question)[1:-1]
         assert len(events) == len(story.steps)
         for event in events:
             count = _apply(event, count)

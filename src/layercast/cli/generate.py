@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ import typer
 from layercast.errors import ValueRangeError
 
 if TYPE_CHECKING:
-    from layercast.integrations.transformers import Generation
+    from layercast.study.engines.interface import Generation
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -83,15 +84,17 @@ def generate(
     engine = open_engine(
         folder, precision=precision.value, threads=threads or torch.get_num_threads()
     )
+    conversations = [[{"role": "user", "content": text}] for text in prompts]
+    prompt_ids = [prompt.token_ids for prompt in encode(folder, conversations, raw=raw)]
     answers = engine.generate(
-        [prompt.token_ids for prompt in encode(folder, [_chat(text) for text in prompts], raw=raw)],
+        prompt_ids,
         max_new_tokens=max_new_tokens,
         top_k=top_k,
         on_step=lambda tokens: None,
     )
     decoded = [engine.decode(answer.token_ids) for answer in answers]
     if as_json:
-        rows = [_row(*parts) for parts in zip(prompts, decoded, answers, strict=True)]
+        rows = [_row(*parts) for parts in zip(prompts, prompt_ids, decoded, answers, strict=True)]
         typer.echo(json.dumps(_document(model, precision, rows), indent=2, ensure_ascii=False))
     else:
         typer.echo("\n\n".join(decoded))
@@ -116,14 +119,10 @@ def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     return prompts
 
 
-def _chat(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
-
-
-def _row(prompt: str, text: str, answer: Generation) -> dict[str, Any]:
+def _row(prompt: str, prompt_ids: Sequence[int], text: str, answer: Generation) -> dict[str, Any]:
     return {
         "prompt": prompt,
-        "prompt_ids": list(answer.prompt_ids),
+        "prompt_ids": list(prompt_ids),
         "text": text,
         "token_ids": list(answer.token_ids),
         "finish_reason": answer.finish_reason,

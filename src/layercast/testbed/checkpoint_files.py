@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def path() -> Path:
-    """Return the folder of the bundled checkpoint: standard Hugging Face files, bf16 safetensors."""
+    """Return the bundled checkpoint's folder: standard Hugging Face files, bf16 safetensors."""
     return Path(__file__).resolve().parent / "checkpoint"

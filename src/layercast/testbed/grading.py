@@ -8,7 +8,7 @@ _BOXED = re.compile(r"\\boxed\{\s*(-?\d+)\s*\}")
 
 
 def extract(text: str) -> str | None:
-    """Return the integer in the last ``\\boxed{...}`` of `text`, or None where there is none."""
+    r"""Return the integer in the last ``\boxed{...}`` of `text`, or None where there is none."""
     found = _BOXED.findall(text)
     return str(int(found[-1])) if found else None
 

@@ -134,7 +134,7 @@ def _draw_step(rng: random.Random, count: int) -> Step:
     if divisors:
         kinds += ["share", "share"]
     if count > 600:
-        kinds = ["sub", "sub", *(["share"] if divisors else [])]
+        kinds = ["sub", "sub", "share"] if divisors else ["sub", "sub"]
     kind = rng.choice(kinds)
     if kind == "add":
         a = rng.randint(11, 99)
