@@ -83,6 +83,7 @@ class Study:
     seed: int = 1
     forks: Mapping[str, Mapping[int, Mapping[str, Fork]]] | None = None
     missing: Sequence[tuple[str, str]] = ()
+    missing_batches: Sequence[tuple[str, str, int]] = ()
     pieces: Sequence[str | bytes] = field(default_factory=vocabulary)
     question: str | None = None
     prompt_salt: str = ""
@@ -278,6 +279,8 @@ def _digests(study, precision, number, problem, ids):
 def _write_batches(folder, study, precision, configuration, rows):
     size = configuration.batch_size
     for index in range(0, len(rows), size):
+        if (precision, configuration.id, index // size) in study.missing_batches:
+            continue
         table = _table(study, precision, configuration, index // size, rows[index : index + size])
         path = batch_path(folder, precision, configuration.id, index // size)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ _PRECISION_MARKS = {
     "bf16": ("--bf16", "circle"),
     "fp16": ("--fp16", "diamond"),
     "fp32": ("--fp32", "square"),
-    "layercast": ("--layercast", "star"),
+    "layercast": ("--layercast", "triangle-up"),
 }
-_OTHER_MARKS = (("--other-1", "cross"), ("--other-2", "triangle-up"), ("--other-3", "hexagon"))
+_OTHER_MARKS = (("--other-1", "cross"), ("--other-2", "triangle-down"), ("--other-3", "hexagon"))
 _FONT = '"Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", Arial, sans-serif'
 
 

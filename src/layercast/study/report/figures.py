@@ -22,10 +22,11 @@ from layercast.study.report.figure_style import legend_below, precision_mark, st
 from layercast.study.report.findings import Finding
 from layercast.study.report.matrix import Matrix
 
-_HEIGHT = 380  # pixels of the figures that stand two in a row
+_HEIGHT = 410  # pixels of the figures that stand two in a row
 _BAND = 86  # pixels a precision takes in a wide figure with one band a precision
 _STACK = 0.85  # of a band, for the dots that share a value
 _DOT_STEP = 0.075  # of a band, between two of them where there is room
+_OUTLINE = {"color": "var(--ground)", "width": 1}  # keeps marks in a stack apart
 _MARKERS_UP_TO = 200  # problems; lines with more marks than this are drawn without
 
 
@@ -139,7 +140,7 @@ def _accuracy(findings: Sequence[Finding]) -> go.Figure:
             y=[p[1] for p in points],
             text=[escape(p[2]) for p in points],
             mode="markers",
-            marker={"color": colour, "symbol": symbol, "size": 7},
+            marker={"color": colour, "symbol": symbol, "size": 8, "line": _OUTLINE},
             hovertemplate="%{text}<br>%{x:.2f} % right<extra></extra>",
             name=escape(finding.name),
         )
