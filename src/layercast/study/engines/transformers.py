@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercast
@@ -79,13 +80,7 @@ def open_engine(model_path: Path, *, precision: str, threads: int) -> Transforme
     if precision == "layercast":
         model = layercast.load(model_path, local_files_only=True)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_path,
-            dtype=_STOCK_DTYPES[precision],
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        model = _load_stock(model_path, _STOCK_DTYPES[precision])
     return TransformersEngine(model.eval(), tokenizer, precision)
 
 
@@ -143,6 +138,24 @@ class TransformersEngine:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of generated tokens, without special tokens."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def _load_stock(model_path: Path, dtype: torch.dtype) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            model_path,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        files = ", ".join(sorted(file.name for file in model_path.glob("*.safetensors")))
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"open_engine: `{model_path}` must hold a readable checkpoint, got {reason} "
+            f"(weights: {files or 'none'}). Fetch the model again."
+        ) from error
 
 
 def _tokenizer(model_path: Path) -> Any:
