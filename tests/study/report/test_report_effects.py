@@ -12,12 +12,13 @@ from layercast.study.report.effects import (
     axis_effects,
     median_margin,
     most_common_first,
+    results_moved,
 )
 from layercast.study.report.matrix import Matrix
 from layercast.study.report.packing import Answer, ProblemAnswers
 
 
-def answer(*ids, margin=1.0):
+def answer(*ids, margin=1.0, extracted=""):
     count = len(ids)
     return Answer(
         token_ids=np.array(ids, np.int32),
@@ -25,7 +26,7 @@ def answer(*ids, margin=1.0):
         top_logprobs=np.tile(np.float32([0.0, -margin]), (count, 1)),
         digests=np.zeros(count, np.uint64),
         correct=True,
-        extracted="",
+        extracted=extracted,
     )
 
 
@@ -59,6 +60,12 @@ def test_one_configuration_has_no_effects():
 def test_answers_rank_by_frequency_then_by_first_configuration():
     a, b, c = answer(1), answer(2), answer(3)
     assert most_common_first([c, b, b, None, a, b, a, c]) == [1, 0, 0, None, 2, 0, 2, 1]
+
+
+def test_results_move_where_final_answers_differ_however_worded():
+    a, b, c = answer(1, extracted="4"), answer(2, extracted="4"), answer(3, extracted="5")
+    rows = [[a, b], [a, c], [None, c], [c, c]]
+    assert results_moved(matrix(["avx2-t1-b8", "avx2-t1-b16"], *rows), 0) == 1
 
 
 def test_median_margin_is_over_all_positions_of_first_answers():

@@ -30,12 +30,15 @@ def test_verdict_counts_what_moved_and_what_did_not(read):
     summary, _, findings = read(studies.known())
     said = verdict(summary, findings)
     assert said.headline == (
-        "bf16 changed the answer to 2 of 8 problems when only the configuration changed; "
-        "layercast changed none, to the last bit."
+        "bf16 answered 2 of 8 problems differently when only the configuration changed; "
+        "layercast answered each the same, to the last bit."
     )
     assert "2 of 8 problems (25.0 %, 95 % interval" in said.paragraphs[0]
     # Token 20 and token 7.
-    assert "first at token 14 in the mean" in said.paragraphs[0]
+    assert (
+        "first at token 14 in the mean, with another final answer on 1 of them"
+        in said.paragraphs[0]
+    )
     assert said.paragraphs[1].startswith("Under fp32 no answer changed by a token, yet")
     assert "every log-probability is bit equal in all 12 configurations" in said.paragraphs[2]
     assert [count.value for count in said.counts] == ["2 of 8", "0 of 8", "0 of 8"]
@@ -47,7 +50,7 @@ def test_verdict_never_assumes_the_guarantee(read):
     summary, _, findings = read(studies.broken_promise())
     said = verdict(summary, findings)
     assert "to the last bit" not in said.headline
-    assert said.headline.startswith("layercast changed the answer to 1 of 6 problems")
+    assert said.headline.startswith("layercast answered 1 of 6 problems differently")
     assert "were not bit equal: they differ on 100.0 % of problems" in said.paragraphs[-1]
     assert said.counts[-1].value == "1 of 6"
 

@@ -75,6 +75,14 @@ def median_margin(matrix: Matrix, precision: int) -> float:
     return float(np.median(np.concatenate(gaps))) if gaps else float("nan")
 
 
+def results_moved(matrix: Matrix, precision: int) -> int:
+    """Problems whose final answers, as the grader read them, are not all the same."""
+    return sum(
+        len({answer.extracted for answer in row if answer is not None}) > 1
+        for row in matrix.answers(precision)
+    )
+
+
 def most_common_first(row: Sequence[Answer | None]) -> list[int | None]:
     """Rank of each answer of one problem: 0 for the most common, then by frequency.
 

@@ -235,7 +235,7 @@ def _axes(findings: Sequence[Finding]) -> go.Figure | None:
             hovertemplate="%{customdata[0]} of %{customdata[1]} pairs differ<extra></extra>",
             name=escape(finding.name),
         )
-    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.12)
+    figure.update_layout(barmode="group", bargap=0.4, bargroupgap=0.12)
     style(figure, height=_HEIGHT, x_title="Pairs of answers that differ, percent")
     figure.update_layout(legend_traceorder="reversed")
     figure.update_xaxes(rangemode="tozero")

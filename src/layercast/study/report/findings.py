@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layercast.study.report.effects import AxisEffect, axis_effects, median_margin
+from layercast.study.report.effects import AxisEffect, axis_effects, median_margin, results_moved
 from layercast.study.report.matrix import Matrix
 from layercast.study.summary import PrecisionSummary
 
@@ -18,11 +18,13 @@ class Finding:
         summary: Its metrics, configurations and problems.
         effects: By axis; empty where nothing could be compared.
         typical_margin: Median gap in nats between the two best tokens, over all positions.
+        results_moved: Problems whose final answers, as the grader read them, are not all the same.
     """
 
     summary: PrecisionSummary
     effects: tuple[AxisEffect, ...]
     typical_margin: float
+    results_moved: int
 
     @property
     def name(self) -> str:
@@ -53,6 +55,11 @@ class Finding:
 def find(matrix: Matrix, summaries: Sequence[PrecisionSummary]) -> list[Finding]:
     """Findings of every precision, in the matrix's order."""
     return [
-        Finding(summary, tuple(axis_effects(matrix, number)), median_margin(matrix, number))
+        Finding(
+            summary,
+            effects=tuple(axis_effects(matrix, number)),
+            typical_margin=median_margin(matrix, number),
+            results_moved=results_moved(matrix, number),
+        )
         for number, summary in enumerate(summaries)
     ]

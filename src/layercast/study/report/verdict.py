@@ -66,10 +66,10 @@ def _headline(findings: Sequence[Finding]) -> str:
         same = "Every answer is the same under every configuration"
         return f"{same}, and so is every bit of the log-probabilities." if equal else f"{same}."
     moved = (
-        f"{worst.name} changed the answer to {worst.diverging} of "
-        f"{_plural(worst.compared, 'problem')} when only the configuration changed"
+        f"{worst.name} answered {worst.diverging} of {_plural(worst.compared, 'problem')} "
+        "differently when only the configuration changed"
     )
-    return f"{moved}; {kept.name} changed none, to the last bit." if kept else f"{moved}."
+    return f"{moved}; {kept.name} answered each the same, to the last bit." if kept else f"{moved}."
 
 
 def _paragraphs(findings: Sequence[Finding]) -> Iterator[str]:
@@ -96,7 +96,8 @@ def _moved(finding: Finding) -> str:
     return (
         f"Under {finding.name}, {finding.diverging} of {finding.compared} problems "
         f"({_percent(summary.div_percent)}) got answers that differ between configurations, "
-        f"first at token {summary.div_index.value:.0f} in the mean; {accuracy}."
+        f"first at token {summary.div_index.value:.0f} in the mean, with another final answer on "
+        f"{finding.results_moved} of them; {accuracy}."
     )
 
 
