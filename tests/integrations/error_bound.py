@@ -53,8 +53,8 @@ class Analysis:
         decoder = stock.model
         x = decoder.embed_tokens.weight[tokens].detach().double()  # exact
         table = self._rotary_table(decoder.rotary_emb.inv_freq.double(), len(tokens))
-        window = getattr(stock.config, "sliding_window", None)
-        for layer in decoder.layers:
+        for index, layer in enumerate(decoder.layers):
+            window = _window(stock.config, index)
             h = self._norm(layer.input_layernorm, x)
             x = self._round(x + self._attention(layer.self_attn, h, table, window))
             h = self._norm(layer.post_attention_layernorm, x)
@@ -121,3 +121,10 @@ class Analysis:
         p = self._own(p, p * (below * U + gamma(T + 16)))
         o = self._own(p @ v, gamma(T) * (p @ v.abs()))
         return self._linear(module.o_proj, o.transpose(0, 1).reshape(T, -1))
+
+
+def _window(config, layer: int) -> int | None:
+    types = getattr(config, "layer_types", None)
+    if types is not None and types[layer] == "full_attention":
+        return None
+    return getattr(config, "sliding_window", None)

@@ -18,10 +18,12 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    Cache,
     Gemma2Config,
     GPT2Config,
     T5Config,
 )
+from transformers.cache_utils import DynamicLayer
 
 import layercast
 from layercast import LayerCastConfig
@@ -156,6 +158,12 @@ class TestCheckpoint:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         message = refusal(CheckpointError, lambda: layercast.load(folder))
         assert "F8_E4M3" in message
+
+    def test_code_of_the_repository_is_not_run_unasked(self, folder):
+        edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
+        (folder / "own.py").write_text("raise SystemExit('ran')")
+        message = refusal(CheckpointError, lambda: layercast.load(folder))
+        assert "config.json" in message
 
     def test_unknown_model_type(self, folder):
         edit_config(folder, model_type="not-a-model")
@@ -344,6 +352,31 @@ class TestModel:
             assert other.dtype is torch.float32
             assert same_bits(alone(other, tokens), alone(model, tokens))
             refusal(GuaranteeError, other.half)
+
+    def test_caches_that_round(self, llama):
+        class Rounding(DynamicLayer):
+            pass
+
+        cache = Cache(layers=[Rounding(), Rounding()])
+        action = lambda: llama(IDS, past_key_values=cache, use_cache=True)  # noqa: E731
+        assert "got Rounding" in refusal(UnsupportedError, action)
+
+    def test_compiling_leaves_the_decoder_as_it_is(self, llama, stock_models):
+        def operations(model):
+            found = set()
+
+            def backend(graph, inputs):
+                found.update(str(n.target) for n in graph.graph.nodes if n.op == "call_function")
+                return graph.forward
+
+            compiled = torch.compile(model, backend=backend)
+            return alone(compiled, SEQUENCES[2]), " ".join(sorted(found))
+
+        logits, captured = operations(llama)
+        assert same_bits(logits, alone(llama, SEQUENCES[2]))
+        assert "mul" not in captured
+        # The control: a stock decoder is captured, its products and sums to be fused.
+        assert "mul" in operations(stock_models["llama", torch.float32])[1]
 
 
 class TestPositions:

@@ -10,7 +10,7 @@ import torch
 from forward_variants import SEQUENCES, alone, same_bits
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, STORAGE, save_checkpoint
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 import layercast
 from layercast import LayerCastConfig
@@ -125,3 +125,33 @@ def test_from_pretrained_with_the_configuration_is_the_same_as_load(
 
 def test_architectures_cover_every_storage():
     assert {STORAGE[name] for name in CONFIGS} == {torch.bfloat16, torch.float16, torch.float32}
+
+
+def test_head_that_differs_from_the_embedding_is_not_tied(tmp_path):
+    # The configuration says tied, the file holds two tables: both are used, each in its own dtype.
+    folder = save_checkpoint(tmp_path, "llama", tie_word_embeddings=False)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    model = layercast.load(folder)
+    stored = stored_tensors(folder)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        assert same_bits(model.get_parameter(name).data, stored[name])
+
+
+def test_model_without_a_head_loads_and_gives_the_same_hidden_states(
+    model, checkpoints, architecture
+):
+    decoder = AutoModel.from_pretrained(
+        checkpoints[architecture], quantization_config=LayerCastConfig()
+    )
+    with torch.inference_mode():
+        states = [m(TOKENS[None]).last_hidden_state for m in (decoder, model.model)]
+    assert same_bits(*states)
+    assert decoder.dtype is torch.float32
+
+
+def test_head_loads_from_a_checkpoint_of_the_decoder_where_it_is_tied(checkpoints, tmp_path):
+    AutoModel.from_pretrained(checkpoints["qwen2"]).save_pretrained(tmp_path)
+    assert "embed_tokens.weight" in stored_tensors(tmp_path)
+    again = layercast.load(tmp_path)
+    assert same_bits(again.lm_head.weight.data, again.model.embed_tokens.weight.data)

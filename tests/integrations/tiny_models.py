@@ -28,9 +28,22 @@ _SHAPE = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
-    "llama": (LlamaConfig, {"tie_word_embeddings": False}),
+    "llama": (LlamaConfig, {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE}),
     "qwen2": (Qwen2Config, {"tie_word_embeddings": True}),
+    # One layer sees everything, the other a window: a cache of two kinds.
+    "qwen2_hybrid": (
+        Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
     "qwen3": (Qwen3Config, {"tie_word_embeddings": True}),
     "mistral": (MistralConfig, {"tie_word_embeddings": False, "sliding_window": 16}),
 }
@@ -38,6 +51,7 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
 STORAGE = {
     "llama": torch.bfloat16,
     "qwen2": torch.bfloat16,
+    "qwen2_hybrid": torch.bfloat16,
     "qwen3": torch.float16,
     "mistral": torch.float32,
 }

@@ -9,6 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 
 from layercast.errors import GuaranteeError, ShapeError, UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.attention import ATTENTION
@@ -16,11 +22,15 @@ from layercast.integrations.transformers.positions import count_positions
 
 _SMALLEST_NORMAL = 2.0**-1022
 _GRAIN = 32768  # elements below which torch runs an elementwise operation on the calling thread
+_CACHE_LAYERS = {DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer}
 _ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
 
 
 class LayerCastModel:
-    """Mixed into the class of a loaded model; see `guard_model`."""
+    """Mixed into the classes of a loaded model; see `guard_model`."""
+
+    _stock_class: Any
+    _is_decoder: bool
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,31 +57,46 @@ class LayerCastModel:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # The class is made at run time, so pickle cannot find it by name.
         reduced = cast("tuple[Any, ...]", super().__reduce_ex__(protocol))
-        return (_rebuild, (type(self).__mro__[2],), *reduced[2:])
+        return (_rebuild, (self._stock_class, self._is_decoder), *reduced[2:])
 
 
 def guard_model(model: PreTrainedModel) -> None:
     """Attach the refusals to a loaded model, in place.
 
-    Its class becomes a subclass of the same name, so that `dtype` can report
-    float32; its base model checks every forward pass.
+    The classes of the model and of its decoder become subclasses of the same
+    name: `dtype` reports float32, `generate` checks how it is to decode, and the
+    decoder's forward checks every pass.
 
     Args:
         model: After loading.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    model.__class__ = _guarded_class(cast("Any", type(model)))
-    model.base_model.register_forward_pre_hook(check_forward, with_kwargs=True)
+    decoder = model.base_model
+    decoder.__class__ = _guarded_class(cast("Any", type(decoder)), True)
+    if decoder is not model:
+        model.__class__ = _guarded_class(cast("Any", type(model)), False)
 
 
 @functools.cache
-def _guarded_class(cls: Any) -> Any:
+def _guarded_class(cls: Any, is_decoder: bool) -> Any:
     namespace = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
+        "_stock_class": cls,
+        "_is_decoder": is_decoder,
     }
+    if is_decoder:
+
+        @functools.wraps(cls.forward)
+        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            check_forward(self, args, kwargs)
+            return cls.forward(self, *args, **kwargs)
+
+        # Compiled, its stock elementwise operations would be fused, and round differently.
+        disable: Any = torch.compiler.disable
+        namespace["forward"] = disable(forward)
     if hasattr(cls, "generate"):
 
         @functools.wraps(cls.generate)
@@ -83,16 +108,16 @@ def _guarded_class(cls: Any) -> Any:
     return type(cls.__name__, (LayerCastModel, cls), namespace)
 
 
-def _rebuild(cls: type[PreTrainedModel]) -> PreTrainedModel:
-    guarded = _guarded_class(cast("Any", cls))
+def _rebuild(cls: Any, is_decoder: bool) -> PreTrainedModel:
+    guarded = _guarded_class(cls, is_decoder)
     return cast("PreTrainedModel", guarded.__new__(guarded))
 
 
 def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook of the base model.
+    """Refuse a forward pass whose bits would depend on more than they may.
 
     Args:
-        module: The base model.
+        module: The decoder.
         args: Positional arguments of its forward.
         kwargs: Keyword arguments of its forward.
 
@@ -100,7 +125,7 @@ def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         GuaranteeError: Training mode, flush-to-zero, or another attention.
         ValueRangeError: Position ids that padding would shift.
         ShapeError: A padding mask shorter than the sequence.
-        UnsupportedError: A mask of another kind than padding.
+        UnsupportedError: A mask of another kind than padding, or a cache that stores otherwise.
     """
     if module.training:
         raise GuaranteeError(
@@ -123,13 +148,26 @@ def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         return  # the model's own error is clear
     widest = max(config.hidden_size, getattr(config, "intermediate_size", None) or 0)
     check_subnormals(tokens.shape[0] * tokens.shape[1] * widest)
-    seen = int(cache.get_seq_length()) if cache is not None else 0
+    seen = 0
+    if cache is not None:
+        _check_cache(cache)
+        seen = int(cache.get_seq_length())
     _check_positions(positions, mask, seen, tokens.shape[0], tokens.shape[1])
 
 
 @functools.cache
 def _forward_parameters(cls: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(cls.forward).parameters)[1:]
+
+
+def _check_cache(cache: Any) -> None:
+    kinds = {type(layer) for layer in getattr(cache, "layers", (cache,))}
+    if not kinds <= _CACHE_LAYERS:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds - _CACHE_LAYERS))
+        raise UnsupportedError(
+            f"layercast: `past_key_values` must be a DynamicCache or a StaticCache, got {names}. "
+            "Caches that quantise keys and values round them at times that depend on the batch."
+        )
 
 
 def check_subnormals(elements: int) -> None:

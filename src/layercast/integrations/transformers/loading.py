@@ -79,6 +79,8 @@ def load(
         )
     storage = dtype_name(weight_dtype, function="load")
     _check_arguments(from_pretrained)
+    # Left out, transformers would ask on the terminal.
+    from_pretrained.setdefault("trust_remote_code", False)
     name = os.fspath(path_or_id)
     _check_folder(name)
     try:

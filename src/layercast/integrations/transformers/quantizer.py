@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_CHOSEN_FOR_US = ("auto", "balanced", "balanced_low_0", "sequential")
+
 register_quantization_config(QUANT_METHOD)(LayerCastConfig)
 
 
@@ -41,11 +43,15 @@ class LayerCastQuantizer(HfQuantizer):  # type: ignore[misc]
         """
         places = device_map.values() if isinstance(device_map, dict) else [device_map]
         for place in places:
-            if place is not None and str(place) not in ("cpu", "auto", "balanced", "sequential"):
+            if place is not None and str(place) not in ("cpu", *_CHOSEN_FOR_US):
                 raise BackendError(
                     f"layercast: `device_map` must place the model on the CPU, got {place!r}. "
                     "Leave device_map out."
                 )
+
+    def update_device_map(self, device_map: Any) -> Any:
+        """Wherever the choice is left to us, it is the CPU."""
+        return {"": "cpu"} if device_map in _CHOSEN_FOR_US else device_map
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Activations are float32 whatever the checkpoint or the caller says."""
