@@ -69,15 +69,34 @@ void rms_norm(uintptr_t x, uintptr_t weight, int storage, uintptr_t y, int64_t r
               bool unit_offset, int threads) {
   const NormArgs args = {.x = pointer<const float>(x),
                          .weight = pointer<const void>(weight),
+                         .bias = nullptr,
                          .y = pointer<float>(y),
                          .rows = rows,
                          .hidden = hidden,
                          .eps = static_cast<float>(eps),
                          .unit_offset = unit_offset,
-                         .storage = static_cast<Storage>(storage)};
+                         .storage = static_cast<Storage>(storage),
+                         .bias_storage = Storage::kFloat32};
   const Kernels& kernels = active_kernels();
   parallel_for(threads, rows, grain_of(4 * hidden),
                [&](int64_t begin, int64_t end) { kernels.rms_norm(args, begin, end); });
+}
+
+void layer_norm(uintptr_t x, uintptr_t weight, int storage, uintptr_t bias, int bias_storage, uintptr_t y, int64_t rows,
+                int64_t hidden, double eps, int threads) {
+  const NormArgs args = {.x = pointer<const float>(x),
+                         .weight = pointer<const void>(weight),
+                         .bias = pointer<const void>(bias),
+                         .y = pointer<float>(y),
+                         .rows = rows,
+                         .hidden = hidden,
+                         .eps = static_cast<float>(eps),
+                         .unit_offset = false,
+                         .storage = static_cast<Storage>(storage),
+                         .bias_storage = static_cast<Storage>(bias_storage)};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(8 * hidden),
+               [&](int64_t begin, int64_t end) { kernels.layer_norm(args, begin, end); });
 }
 
 template <void (*Kernels::*kKernel)(const RowArgs&, int64_t, int64_t)>
@@ -214,6 +233,9 @@ NB_MODULE(_csrc, m) {
   m.def("exp", elementwise<&Kernels::exp>, unlocked);
   m.def("log", elementwise<&Kernels::log>, unlocked);
   m.def("tanh", elementwise<&Kernels::tanh>, unlocked);
+  m.def("gelu", elementwise<&Kernels::gelu>, unlocked);
+  m.def("gelu_tanh", elementwise<&Kernels::gelu_tanh>, unlocked);
+  m.def("layer_norm", layercast::layer_norm, unlocked);
   m.def("argmax", layercast::argmax, unlocked);
   m.def("dot", layercast::dot, unlocked);
   m.def("rotary_frequencies", rotary_frequencies_at, unlocked);

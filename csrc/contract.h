@@ -109,23 +109,107 @@ LAYERCAST_INLINE F32 tanh(F32 x) {
   return x != x ? x : result;
 }
 
-// x / (1 + e^-x) within 2 ulp. By e^-|x|, and with its power of two applied last, so that nothing overflows and no
-// precision is lost where e^x itself would be subnormal; for x < 0 numerator, denominator and quotient each carry
-// their rounding error, which three roundings in a row would make 3 ulp of. silu(-inf) = -0, silu(+inf) = +inf.
+// x / (1 + e) for x >= 0 and x e / (1 + e) for x < 0, with e = (significand + low) * 2^exponent <= 1. The power of two
+// comes last, so that no precision is lost where e itself would be subnormal; for x < 0 numerator, denominator and
+// quotient each carry their rounding error, which would otherwise add up to 3 ulp. x must be finite where it is
+// negative.
+LAYERCAST_INLINE F32 weigh_by_sigmoid(F32 x, SplitExp e) {
+  const F32 power = scale_by_power(e.significand, e.exponent);
+  const F32 denominator = 1.0f + power;
+  const F32 denominator_low = power - (denominator - 1.0f);
+  const F32 numerator = x * e.significand;
+  const F32 numerator_low = fma(x, e.significand, -numerator) + x * e.low;
+  const F32 quotient = numerator / denominator;
+  const F32 remainder = fma(-quotient, denominator, numerator) + (numerator_low - quotient * denominator_low);
+  const F32 negative = scale_by_power(quotient + remainder / denominator, e.exponent);
+  return x < 0.0f ? negative : x / denominator;
+}
+
+// x / (1 + e^-x) within 2 ulp, by e^-|x|. silu(-inf) = -0, silu(+inf) = +inf.
 LAYERCAST_INLINE F32 silu(F32 x) {
   const F32 clamped = x < -120.0f ? splat(-120.0f) : x;
   F32 magnitude = absolute(clamped);
   magnitude = magnitude > 120.0f ? splat(120.0f) : magnitude;
-  const SplitExp e = split_exp(-magnitude);
-  const F32 power = scale_by_power(e.significand, e.exponent);
-  const F32 denominator = 1.0f + power;
-  const F32 denominator_low = power - (denominator - 1.0f);
-  const F32 numerator = clamped * e.significand;
-  const F32 numerator_low = fma(clamped, e.significand, -numerator) + clamped * e.low;
-  const F32 quotient = numerator / denominator;
-  const F32 remainder = fma(-quotient, denominator, numerator) + (numerator_low - quotient * denominator_low);
-  const F32 negative = scale_by_power(quotient + remainder / denominator, e.exponent);
-  return clamped < 0.0f ? negative : clamped / denominator;
+  return weigh_by_sigmoid(clamped, split_exp(-magnitude));
+}
+
+// An unevaluated sum of a value and its rounding error.
+struct Pair {
+  F32 high, low;
+};
+
+LAYERCAST_INLINE Pair two_sum(F32 a, F32 b) {
+  const F32 sum = a + b;
+  const F32 part = sum - a;
+  return {sum, (a - (sum - part)) + (b - part)};
+}
+
+LAYERCAST_INLINE Pair two_product(F32 a, F32 b) {
+  const F32 product = a * b;
+  return {product, fma(a, b, -product)};
+}
+
+// e^-(high + low) for 0 <= high <= 160 and a low below its last place.
+LAYERCAST_INLINE SplitExp split_exp_of_negative(Pair x) {
+  SplitExp e = split_exp(-x.high);
+  e.low = e.low - e.significand * x.low;
+  return e;
+}
+
+// x Phi(x), Phi being the normal distribution function, within 2 ulp. With t = |x|, Q(t) = 1 - Phi(t) is
+// e^(-t^2/2) R(t), and (1 + 0.796875 t) R(t), which is flat at 0, a polynomial in (t - 3) / (t + 3); then x Q for x < 0
+// and x (1 - Q) otherwise. gelu(-inf) = -0, gelu(+inf) = +inf.
+LAYERCAST_INLINE F32 gelu(F32 x) {
+  F32 t = absolute(x);
+  t = t > 14.6f ? splat(14.6f) : t;
+  const F32 u = (t - 3.0f) / (t + 3.0f);
+  F32 p = splat(0x1.e91ea6p-17f);
+  p = fma(p, u, splat(0x1.10d7d8p-14f));
+  p = fma(p, u, splat(0x1.21f342p-16f));
+  p = fma(p, u, splat(-0x1.90275p-12f));
+  p = fma(p, u, splat(-0x1.6bf144p-12f));
+  p = fma(p, u, splat(0x1.1fd09cp-9f));
+  p = fma(p, u, splat(0x1.8ce108p-10f));
+  p = fma(p, u, splat(-0x1.145848p-6f));
+  p = fma(p, u, splat(0x1.b3dd02p-6f));
+  p = fma(p, u, splat(0x1.871bbp-7f));
+  p = fma(p, u, splat(-0x1.e6ca52p-4f));
+  const F32 numerator = fma(p, u, splat(0x1.a5e57cp-2f));
+  const F32 numerator_low = fma(p, u, 0x1.a5e57cp-2f - numerator) + 0x1.67c504p-28f;
+  const Pair slope = two_product(t, splat(0.796875f));
+  const Pair d = two_sum(splat(1.0f), slope.high);
+  const F32 r = numerator / d.high;
+  const F32 r_low = (fma(-r, d.high, numerator) + (numerator_low - r * (d.low + slope.low))) / d.high;
+  const Pair square = two_product(t, t);
+  const SplitExp e = split_exp_of_negative({0.5f * square.high, 0.5f * square.low});
+
+  const Pair tr = two_product(t, r);
+  const Pair tail = two_product(tr.high, e.significand);
+  const F32 tail_low = tail.low + ((tr.low + t * r_low) * e.significand + tr.high * e.low);
+  const F32 negative = -scale_by_power(tail.high + tail_low, e.exponent);
+
+  const Pair product = two_product(r, e.significand);
+  const F32 q = scale_by_power(product.high, e.exponent);
+  const F32 q_low = scale_by_power(product.low + (r_low * e.significand + r * e.low), e.exponent);
+  const F32 phi = 1.0f - q;
+  const F32 phi_low = ((1.0f - phi) - q) - q_low;
+  const F32 positive = fma(x, phi, x * phi_low);
+  return x < 0.0f ? negative : x > 14.6f ? x : positive;
+}
+
+// x / (1 + e^(-2 z)), z = sqrt(2 / pi) (x + 0.044715 x^3), which is x (1 + tanh(z)) / 2, within 2 ulp: 2 z is carried
+// with its rounding error, as e^(-2 z) magnifies it. gelu_tanh(-inf) = -0, gelu_tanh(+inf) = +inf.
+LAYERCAST_INLINE F32 gelu_tanh(F32 x) {
+  const F32 clamped = x < -11.5f ? splat(-11.5f) : x;
+  F32 t = absolute(clamped);
+  t = t > 11.5f ? splat(11.5f) : t;
+  const Pair square = two_product(t, t);
+  const Pair cubic = two_product(square.high, splat(0x1.2444f2p-4f));
+  const F32 cubic_low = cubic.low + (square.low * 0x1.2444f2p-4f + square.high * 0x1.49b16ap-29f);
+  const Pair factor = two_sum(splat(0x1.988454p+0f), cubic.high);
+  const F32 factor_low = factor.low + (cubic_low - 0x1.857936p-25f);
+  const Pair twice_z = two_product(t, factor.high);
+  return weigh_by_sigmoid(clamped, split_exp_of_negative({twice_z.high, twice_z.low + t * factor_low}));
 }
 
 }  // namespace

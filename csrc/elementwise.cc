@@ -1,4 +1,5 @@
-// Element by element: exp, log, silu, the application of rotary tables; and embedding, which moves rows.
+// Element by element: exp, log, tanh and activations, the application of rotary tables; and embedding, which moves
+// rows.
 #include "contract.h"
 #include "kernels.h"
 #include "storage.h"
@@ -29,6 +30,14 @@ void log(const ElementwiseArgs& args, int64_t begin, int64_t end) {
 
 void tanh(const ElementwiseArgs& args, int64_t begin, int64_t end) {
   map(args, begin, end, [](F32 v) { return tanh(v); });
+}
+
+void gelu(const ElementwiseArgs& args, int64_t begin, int64_t end) {
+  map(args, begin, end, [](F32 v) { return gelu(v); });
+}
+
+void gelu_tanh(const ElementwiseArgs& args, int64_t begin, int64_t end) {
+  map(args, begin, end, [](F32 v) { return gelu_tanh(v); });
 }
 
 void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) {

@@ -36,12 +36,13 @@ struct EmbeddingArgs {
 
 struct NormArgs {
   const float* x;      // (rows, hidden), contiguous
-  const void* weight;  // (hidden,)
-  float* y;
+  const void* weight;  // (hidden,); null for ones, in layer_norm
+  const void* bias;    // (hidden,) or null; not used by rms_norm
+  float* y;            // (rows, hidden)
   int64_t rows, hidden;
   float eps;
-  bool unit_offset;
-  Storage storage;
+  bool unit_offset;  // scale by 1 + weight, in rms_norm
+  Storage storage, bias_storage;
 };
 
 struct RowArgs {
@@ -110,6 +111,7 @@ struct Kernels {
   // A row; of rotary, one (b, h, t).
   void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);
   void (*rms_norm)(const NormArgs&, int64_t begin, int64_t end);
+  void (*layer_norm)(const NormArgs&, int64_t begin, int64_t end);
   void (*softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*log_softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*argmax)(const ArgmaxArgs&, int64_t begin, int64_t end);
@@ -121,6 +123,8 @@ struct Kernels {
   void (*exp)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*log)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*gelu)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*gelu_tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
 };
 
 // Each exists where the build has the instruction set (LAYERCAST_HAS_...); scalar always does.

@@ -1,4 +1,4 @@
-// Operations on one row at a time: rms_norm, softmax, log_softmax, argmax, dot.
+// Operations on one row at a time: rms_norm, layer_norm, softmax, log_softmax, argmax, dot.
 #include "contract.h"
 #include "kernels.h"
 #include "reduce.h"
@@ -38,6 +38,24 @@ void rms_norm(const NormArgs& args, int64_t begin, int64_t end) {
       F32 w = read_vector(args.weight, i, lanes, args.storage);
       if (args.unit_offset) w = 1.0f + w;
       store(y + i, canonical((load(x + i, lanes) * scale) * w), lanes);
+    });
+  }
+}
+
+void layer_norm(const NormArgs& args, int64_t begin, int64_t end) {
+  const auto n = static_cast<float>(args.hidden);
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.hidden;
+    float* y = args.y + row * args.hidden;
+    const F32 mean = splat(dot(x, nullptr, args.hidden)) / n;
+    for_each_vector(args.hidden, [&](int64_t i, auto lanes) { store(y + i, load(x + i, lanes) - mean, lanes); });
+    const F32 variance = splat(dot(y, y, args.hidden)) / n;
+    const F32 scale = 1.0f / sqrt(variance + args.eps);
+    for_each_vector(args.hidden, [&](int64_t i, auto lanes) {
+      F32 value = load(y + i, lanes) * scale;
+      if (args.weight != nullptr) value = value * read_vector(args.weight, i, lanes, args.storage);
+      if (args.bias != nullptr) value = value + read_vector(args.bias, i, lanes, args.bias_storage);
+      store(y + i, canonical(value), lanes);
     });
   }
 }

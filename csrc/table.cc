@@ -8,18 +8,21 @@ namespace layercast::LAYERCAST_ISA {
 #define LAYERCAST_STRING(x) LAYERCAST_STRING_(x)
 
 void linear(const LinearArgs&, int64_t, int64_t);
+void attention(const AttentionArgs&, int64_t, int64_t);
 void embedding(const EmbeddingArgs&, int64_t, int64_t);
 void rms_norm(const NormArgs&, int64_t, int64_t);
+void layer_norm(const NormArgs&, int64_t, int64_t);
 void softmax(const RowArgs&, int64_t, int64_t);
 void log_softmax(const RowArgs&, int64_t, int64_t);
 void argmax(const ArgmaxArgs&, int64_t, int64_t);
 void dot(const DotArgs&, int64_t, int64_t);
+void rotary(const RotaryArgs&, int64_t, int64_t);
 void silu(const ElementwiseArgs&, int64_t, int64_t);
 void exp(const ElementwiseArgs&, int64_t, int64_t);
 void log(const ElementwiseArgs&, int64_t, int64_t);
 void tanh(const ElementwiseArgs&, int64_t, int64_t);
-void rotary(const RotaryArgs&, int64_t, int64_t);
-void attention(const AttentionArgs&, int64_t, int64_t);
+void gelu(const ElementwiseArgs&, int64_t, int64_t);
+void gelu_tanh(const ElementwiseArgs&, int64_t, int64_t);
 
 const Kernels& kernels() {
   static constexpr Kernels table = {
@@ -30,6 +33,7 @@ const Kernels& kernels() {
       .attention = attention,
       .embedding = embedding,
       .rms_norm = rms_norm,
+      .layer_norm = layer_norm,
       .softmax = softmax,
       .log_softmax = log_softmax,
       .argmax = argmax,
@@ -39,6 +43,8 @@ const Kernels& kernels() {
       .exp = exp,
       .log = log,
       .tanh = tanh,
+      .gelu = gelu,
+      .gelu_tanh = gelu_tanh,
   };
   return table;
 }

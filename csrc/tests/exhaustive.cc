@@ -29,6 +29,12 @@ struct Function {
   double (*reference)(double);
 };
 
+// The limits at -inf are -0; everything else is the textbook formula, in binary64 without cancellation.
+double gelu(double x) { return std::isinf(x) && x < 0 ? -0.0 : 0.5 * x * std::erfc(-x * 0.70710678118654752440); }
+double gelu_tanh(double x) {
+  const double twice_z = 1.5957691216057307117 * (x + 0.044715 * x * x * x);
+  return std::isinf(x) && x < 0 ? -0.0 : x / (1.0 + std::exp(-twice_z));
+}
 double silu(double x) { return std::isinf(x) && x < 0 ? -0.0 : x / (1.0 + std::exp(-x)); }
 
 constexpr Function kFunctions[] = {
@@ -36,6 +42,8 @@ constexpr Function kFunctions[] = {
     {"log", &Kernels::log, [](double x) { return std::log(x); }},
     {"tanh", &Kernels::tanh, [](double x) { return std::tanh(x); }},
     {"silu", &Kernels::silu, silu},
+    {"gelu", &Kernels::gelu, gelu},
+    {"gelu_tanh", &Kernels::gelu_tanh, gelu_tanh},
 };
 
 struct Worst {

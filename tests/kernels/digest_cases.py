@@ -34,6 +34,7 @@ def _row_cases():
             shifted = x if kind == "bits" else x.clamp(-60, 60)
             yield f"dot {kind} {n}", ops.dot(x, x.flip(0))
             yield f"rms_norm {kind} {n}", ops.rms_norm(x, weight, eps=1e-6)
+            yield f"layer_norm {kind} {n}", ops.layer_norm(x, weight, weight, eps=1e-6)
             yield f"softmax {kind} {n}", ops.softmax(shifted)
             yield f"log_softmax {kind} {n}", ops.log_softmax(shifted)
             yield f"argmax {kind} {n}", ops.argmax(x)
@@ -42,7 +43,7 @@ def _row_cases():
 def _elementwise_cases():
     patterns = torch.arange(-(2**31), 2**31, 65521, dtype=torch.int64).to(torch.int32)
     x = torch.cat([patterns.view(torch.float32), torch.linspace(-130, 130, 20011)])
-    for name in ("exp", "log", "tanh", "silu"):
+    for name in ("exp", "log", "tanh", "silu", "gelu", "gelu_tanh"):
         yield name, getattr(cpu, name)(x)
 
 

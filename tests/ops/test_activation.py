@@ -12,7 +12,7 @@ from layercast.testing import assert_bitwise_equal, poisoned_empty
 from layercast.testing.strategies import draw_values, edge_sizes, seeds
 
 INFINITY = float("inf")
-FUNCTIONS = ["exp", "log", "tanh", "silu"]
+FUNCTIONS = ["exp", "log", "tanh", "silu", "gelu", "gelu_tanh"]
 SPECIALS = [0.0, -0.0, INFINITY, -INFINITY, float("nan"), 1.0, -1.0, 1e-45, -1e-45, 3.4e38, -3.4e38]
 
 
@@ -57,6 +57,8 @@ def test_an_element_does_not_see_its_neighbours(name):
         ("tanh", [0.0, -0.0, INFINITY, -INFINITY, 20.0], [0.0, -0.0, 1.0, -1.0, 1.0]),
         ("tanh", [1e-45, -1e-40], [1e-45, -1e-40]),
         ("silu", [0.0, -0.0, INFINITY, -INFINITY, 100.0], [0.0, -0.0, INFINITY, -0.0, 100.0]),
+        ("gelu", [0.0, -0.0, INFINITY, -INFINITY, 100.0], [0.0, -0.0, INFINITY, -0.0, 100.0]),
+        ("gelu_tanh", [0.0, -0.0, INFINITY, -INFINITY, 1e38], [0.0, -0.0, INFINITY, -0.0, 1e38]),
     ],
 )
 def test_special_values(name, x, expected):
@@ -78,6 +80,23 @@ def test_silu_keeps_its_precision_where_the_exponential_is_subnormal():
     # The control: the textbook form with a flushed or coarse exponential is off by more.
     coarse = x * torch.exp(x) / (1 + torch.exp(x))
     assert ((coarse.double() - exact).abs() > 2 * spacing).any()
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
+def test_the_tail_of_gelu_keeps_its_precision(name):
+    x = torch.linspace(-9.0, -2.0, 3001)
+    wide = x.double()
+    if name == "gelu":
+        exact = 0.5 * wide * torch.special.erfc(-wide * 0.5**0.5)
+        textbook = 0.5 * x * (1 + torch.erf(x * 0.5**0.5))
+    else:
+        exact = wide / (1 + torch.exp(-((8 / torch.pi) ** 0.5) * (wide + 0.044715 * wide**3)))
+        textbook = torch.nn.functional.gelu(x, approximate="tanh")
+    # Two ulp of a float32 are at most 2**-22 of it.
+    bound = exact.abs() * 2.0**-22
+    assert ((getattr(ops, name)(x).double() - exact).abs() <= bound).all()
+    # The control: the textbook form cancels.
+    assert ((textbook.double() - exact).abs() > bound).any()
 
 
 def test_strided_input_is_read_as_it_is_indexed():

@@ -29,11 +29,17 @@ CALLS = {
         (X, GAIN, 1e-6, False),
         lambda x, w, e, u: ops.rms_norm(x, w, eps=e, unit_offset=u),
     ),
+    "layer_norm": (
+        (X, GAIN, None, 1e-6),
+        lambda x, w, b, e: ops.layer_norm(x, w, b, eps=e),
+    ),
     "dot": ((X, X), lambda x, w: ops.dot(x, w)),
     "softmax": ((X,), lambda x: ops.softmax(x)),
     "log_softmax": ((X,), lambda x: ops.log_softmax(x)),
     "argmax": ((X,), lambda x: ops.argmax(x)),
     "silu": ((X,), lambda x: ops.silu(x)),
+    "gelu": ((X,), lambda x: ops.gelu(x)),
+    "gelu_tanh": ((X,), lambda x: ops.gelu_tanh(x)),
     "tanh": ((X,), lambda x: ops.tanh(x)),
     "rotary_table": (
         (POSITIONS, 8, 1e4, None, 1.0),

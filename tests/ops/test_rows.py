@@ -50,6 +50,24 @@ def test_rms_norm_equals_the_reference(rows, n, kind, seed, dtype, unit_offset):
     assert_bitwise_equal(actual, reference.rms_norm(x, weight, 1e-6, unit_offset))
 
 
+@given(
+    rows=st.integers(0, 4),
+    n=edge_sizes(minimum=1, maximum=1500, tiles=(16, 64, 512)),
+    kind=kinds(),
+    seed=seeds(),
+    dtype=storage_dtypes(),
+    with_weight=st.booleans(),
+    with_bias=st.booleans(),
+)
+def test_layer_norm_equals_the_reference(rows, n, kind, seed, dtype, with_weight, with_bias):
+    x = draw_values(kind, seed, (rows, n))
+    weight = draw_values(kind, seed + 1, (n,), dtype) if with_weight else None
+    bias = draw_values(kind, seed + 2, (n,), torch.bfloat16) if with_bias else None
+    with poisoned_empty():
+        actual = ops.layer_norm(x, weight, bias, eps=1e-5)
+    assert_bitwise_equal(actual, reference.layer_norm(x, weight, bias, 1e-5))
+
+
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @given(
     rows=st.integers(0, 4),
@@ -73,6 +91,7 @@ def test_argmax_equals_the_reference(rows, n, kind, seed):
 ROW_OPERATIONS = {
     "dot": lambda x: ops.dot(x, x),
     "rms_norm": lambda x: ops.rms_norm(x, torch.ones(x.shape[-1]), eps=1e-5),
+    "layer_norm": lambda x: ops.layer_norm(x, torch.ones(x.shape[-1]), eps=1e-5),
     "softmax": ops.softmax,
     "log_softmax": ops.log_softmax,
     "argmax": ops.argmax,
@@ -141,6 +160,7 @@ def test_empty_rows():
     assert ops.log_softmax(torch.ones(0, 3)).shape == (0, 3)
     assert_bitwise_equal(ops.dot(torch.ones(3, 0), torch.ones(3, 0)), torch.zeros(3))
     assert ops.rms_norm(torch.ones(2, 0), torch.ones(0), eps=1e-6).shape == (2, 0)
+    assert ops.layer_norm(torch.ones(2, 0), eps=1e-6).shape == (2, 0)
     with pytest.raises(ShapeError, match="argmax: `x` must have at least one element"):
         ops.argmax(torch.ones(2, 0))
 
@@ -182,6 +202,11 @@ def test_rms_norm_of_nan_and_infinity():
             lambda: ops.rms_norm(torch.ones(2, 3), torch.ones(2), eps=1e-6),
             ShapeError,
             "rms_norm: `weight` must have shape",
+        ),
+        (
+            lambda: ops.layer_norm(torch.ones(2, 3), None, torch.ones(2), eps=1e-6),
+            ShapeError,
+            "layer_norm: `bias` must have shape",
         ),
         (
             lambda: ops.rms_norm(torch.ones(2, 3), torch.ones(3), eps=-1.0),

@@ -6,11 +6,11 @@ neighbours, the padding, the number of threads or the instruction set does a bit
 """
 
 from layercast.kernels.cpu.isa import available_isas, isa
-from layercast.ops.activation import silu, tanh
+from layercast.ops.activation import gelu, gelu_tanh, silu, tanh
 from layercast.ops.attention import attention
 from layercast.ops.embedding import embedding
 from layercast.ops.linear import linear
-from layercast.ops.normalization import rms_norm
+from layercast.ops.normalization import layer_norm, rms_norm
 from layercast.ops.reduction import dot
 from layercast.ops.rotary import rotary, rotary_table
 from layercast.ops.selection import argmax
@@ -22,7 +22,10 @@ __all__ = [
     "available_isas",
     "dot",
     "embedding",
+    "gelu",
+    "gelu_tanh",
     "isa",
+    "layer_norm",
     "linear",
     "log_softmax",
     "rms_norm",

@@ -1,4 +1,4 @@
-"""`rms_norm`: normalisation of a row by its root mean square."""
+"""`rms_norm` and `layer_norm`: normalisation of rows."""
 
 from __future__ import annotations
 
@@ -10,34 +10,64 @@ from layercast.ops.checks import require_float32, require_last_axis, require_sto
 from layercast.ops.registration import register, runs_directly
 
 
-def _check(x: Tensor, weight: Tensor, eps: float) -> None:
-    require_float32("rms_norm", "x", x)
-    require_last_axis("rms_norm", "x", x)
-    require_storage("rms_norm", "weight", weight)
-    if weight.shape != x.shape[-1:]:
-        raise ShapeError(
-            f"rms_norm: `weight` must have shape ({x.shape[-1]},), the last axis of `x`, got "
-            f"{tuple(weight.shape)}. One gain per channel."
-        )
+def _check_row(function: str, x: Tensor, eps: float) -> None:
+    require_float32(function, "x", x)
+    require_last_axis(function, "x", x)
     if not eps >= 0.0:
         raise ValueRangeError(
-            f"rms_norm: `eps` must be >= 0, got {eps}. "
-            "Take it from the model's config (rms_norm_eps)."
+            f"{function}: `eps` must be >= 0, got {eps}. Take it from the model's config."
         )
 
 
-def _kernel(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
-    _check(x, weight, eps)
+def _check_channels(function: str, name: str, tensor: Tensor, x: Tensor) -> None:
+    require_storage(function, name, tensor)
+    if tensor.shape != x.shape[-1:]:
+        raise ShapeError(
+            f"{function}: `{name}` must have shape ({x.shape[-1]},), the last axis of `x`, got "
+            f"{tuple(tensor.shape)}. One value per channel."
+        )
+
+
+def _rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+    _check_row("rms_norm", x, eps)
+    _check_channels("rms_norm", "weight", weight, x)
     return cpu.rms_norm(x, weight, eps, unit_offset)
 
 
-def _fake(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
-    _check(x, weight, eps)
+def _rms_norm_fake(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:
+    _check_row("rms_norm", x, eps)
+    _check_channels("rms_norm", "weight", weight, x)
     return x.new_empty(x.shape)
 
 
-_operation = register(
-    "rms_norm(Tensor x, Tensor weight, float eps, bool unit_offset) -> Tensor", _kernel, _fake
+_rms_norm = register(
+    "rms_norm(Tensor x, Tensor weight, float eps, bool unit_offset) -> Tensor",
+    _rms_norm_kernel,
+    _rms_norm_fake,
+)
+
+
+def _check_layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
+    _check_row("layer_norm", x, eps)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None:
+            _check_channels("layer_norm", name, tensor, x)
+
+
+def _layer_norm_kernel(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    _check_layer_norm(x, weight, bias, eps)
+    return cpu.layer_norm(x, weight, bias, eps)
+
+
+def _layer_norm_fake(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    _check_layer_norm(x, weight, bias, eps)
+    return x.new_empty(x.shape)
+
+
+_layer_norm = register(
+    "layer_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> Tensor",
+    _layer_norm_kernel,
+    _layer_norm_fake,
 )
 
 
@@ -68,6 +98,40 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, unit_offset: bool = False
         Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
     if not runs_directly(x):
-        result: Tensor = _operation(x, weight, eps, unit_offset)
+        result: Tensor = _rms_norm(x, weight, eps, unit_offset)
         return result
-    return _kernel(x, weight, eps, unit_offset)
+    return _rms_norm_kernel(x, weight, eps, unit_offset)
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float
+) -> Tensor:
+    """Shift each row of `x` to zero mean, scale it to unit variance, then by `weight` plus
+    `bias`.
+
+    Order: `mu = dot(x, 1) / hidden`; `d = x - mu`; `r = 1 / sqrt(dot(d, d) / hidden + eps)`;
+    `((d * r) * weight) + bias`; each step rounds once. A row's bits depend on that row alone.
+
+    Args:
+        x: Activations, float32, shape (..., hidden), any strides.
+        weight: Gain per channel, bfloat16, float16 or float32, shape (hidden,), upcast exactly;
+            None leaves the multiplication out.
+        bias: Added per channel, likewise; None leaves the addition out.
+        eps: Added to the variance, rounded to float32; dimensionless, >= 0.
+
+    Returns:
+        float32, shape of `x`, contiguous. A row holding NaN or an infinity returns NaN.
+
+    Raises:
+        DtypeError: `x` is not float32, or `weight` or `bias` not in a storage type.
+        ShapeError: `weight` or `bias` does not match the last axis of `x`.
+        ValueRangeError: `eps` is negative or NaN.
+        UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
+
+    References:
+        Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3.
+    """
+    if not runs_directly(x):
+        result: Tensor = _layer_norm(x, weight, bias, eps)
+        return result
+    return _layer_norm_kernel(x, weight, bias, eps)

@@ -1,10 +1,10 @@
 """Kernels in C++, for x86-64 and AArch64. Arguments are checked by `layercast.ops`, not here."""
 
-from layercast.kernels.cpu.activation import exp, log, silu, tanh
+from layercast.kernels.cpu.activation import exp, gelu, gelu_tanh, log, silu, tanh
 from layercast.kernels.cpu.attention import attention
 from layercast.kernels.cpu.embedding import embedding
 from layercast.kernels.cpu.linear import linear
-from layercast.kernels.cpu.normalization import rms_norm
+from layercast.kernels.cpu.normalization import layer_norm, rms_norm
 from layercast.kernels.cpu.reduction import dot
 from layercast.kernels.cpu.rotary import frequencies, rotary, rotary_table
 from layercast.kernels.cpu.selection import argmax
@@ -17,6 +17,9 @@ __all__ = [
     "embedding",
     "exp",
     "frequencies",
+    "gelu",
+    "gelu_tanh",
+    "layer_norm",
     "linear",
     "log",
     "log_softmax",

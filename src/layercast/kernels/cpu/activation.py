@@ -35,3 +35,13 @@ def tanh(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """See `layercast.ops.silu`."""
     return _apply(csrc.silu, x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """See `layercast.ops.gelu`."""
+    return _apply(csrc.gelu, x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """See `layercast.ops.gelu_tanh`."""
+    return _apply(csrc.gelu_tanh, x)

@@ -1,4 +1,4 @@
-"""`rms_norm` by the C++ kernels."""
+"""`rms_norm` and `layer_norm` by the C++ kernels."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor
         x.shape[-1],
         eps,
         unit_offset,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """See `layercast.ops.layer_norm`."""
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    addresses = []
+    # The contiguous tensors are held until the call returns.
+    held = [None if t is None else t.contiguous() for t in (weight, bias)]
+    for tensor in held:
+        addresses += [0, 0] if tensor is None else [tensor.data_ptr(), STORAGE[tensor.dtype]]
+    csrc.layer_norm(
+        x.data_ptr(),
+        *addresses,
+        y.data_ptr(),
+        rows_of(x),
+        x.shape[-1],
+        eps,
         torch.get_num_threads(),
     )
     return y

@@ -5,11 +5,11 @@ A backend is correct when its bits equal these. Vectorised over outputs only: wh
 the contract is a loop here.
 """
 
-from layercast.kernels.reference.activation import exp, log, silu, tanh
+from layercast.kernels.reference.activation import exp, gelu, gelu_tanh, log, silu, tanh
 from layercast.kernels.reference.attention import attention
 from layercast.kernels.reference.embedding import embedding
 from layercast.kernels.reference.linear import linear
-from layercast.kernels.reference.normalization import rms_norm
+from layercast.kernels.reference.normalization import layer_norm, rms_norm
 from layercast.kernels.reference.reduction import dot
 from layercast.kernels.reference.rotary import frequencies, rotary, rotary_table
 from layercast.kernels.reference.selection import argmax
@@ -22,6 +22,9 @@ __all__ = [
     "embedding",
     "exp",
     "frequencies",
+    "gelu",
+    "gelu_tanh",
+    "layer_norm",
     "linear",
     "log",
     "log_softmax",

@@ -27,3 +27,13 @@ def tanh(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """See `layercast.ops.silu`."""
     return to_tensor(canonical(contract.silu(upcast(x))))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """See `layercast.ops.gelu`."""
+    return to_tensor(canonical(contract.gelu(upcast(x))))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """See `layercast.ops.gelu_tanh`."""
+    return to_tensor(canonical(contract.gelu_tanh(upcast(x))))

@@ -7,6 +7,8 @@ hexadecimal, so that no decimal conversion stands between the two sources.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,6 +71,30 @@ TANH = [
     )
 ]
 
+GELU = [
+    _constant(text)
+    for text in (
+        "0x1.e91ea6p-17",
+        "0x1.10d7d8p-14",
+        "0x1.21f342p-16",
+        "-0x1.90275p-12",
+        "-0x1.6bf144p-12",
+        "0x1.1fd09cp-9",
+        "0x1.8ce108p-10",
+        "-0x1.145848p-6",
+        "0x1.b3dd02p-6",
+        "0x1.871bbp-7",
+        "-0x1.e6ca52p-4",
+    )
+]
+GELU_HIGH, GELU_LOW = _constant("0x1.a5e57cp-2"), _constant("0x1.67c504p-28")
+# 2 sqrt(2 / pi) and 0.044715 times it, each as a sum of two.
+LINEAR_HIGH, LINEAR_LOW = _constant("0x1.988454p+0"), _constant("-0x1.857936p-25")
+CUBIC_HIGH, CUBIC_LOW = _constant("0x1.2444f2p-4"), _constant("0x1.49b16ap-29")
+
+# Beyond these, results no longer change or are zero.
+SILU_LIMIT, GELU_LIMIT, GELU_TANH_LIMIT = np.float32(120), np.float32(14.6), np.float32(11.5)
+
 
 def _polynomial(coefficients: list[np.float32], x: Float32) -> Float32:
     p = np.full_like(x, coefficients[0])
@@ -77,7 +103,10 @@ def _polynomial(coefficients: list[np.float32], x: Float32) -> Float32:
     return p
 
 
-def _split_exp(x: Float32) -> tuple[Float32, Float32, NDArray[np.int32]]:
+SplitExp = tuple[Float32, Float32, NDArray[np.int32]]
+
+
+def _split_exp(x: Float32) -> SplitExp:
     """e**x as significand, its rounding error and exponent of two, for |x| <= 160 or NaN."""
     count = np.rint(x * LOG2_E)
     r = fma(count, -LOG_2_HIGH, x)
@@ -136,22 +165,95 @@ def tanh(x: Float32) -> Float32:
         return np.where(np.isnan(x), x, np.copysign(np.where(magnitude <= ONE, near, far), x))
 
 
+def _weigh_by_sigmoid(x: Float32, e: SplitExp) -> Float32:
+    """Return x / (1 + e) for x >= 0, x e / (1 + e) for x < 0; the power of two of e comes last."""
+    significand, low, exponent = e
+    power = _scale_by_power(significand, exponent)
+    denominator = ONE + power
+    denominator_low = power - (denominator - ONE)
+    numerator = x * significand
+    numerator_low = fma(x, significand, -numerator) + x * low
+    quotient = numerator / denominator
+    remainder = fma(-quotient, denominator, numerator) + (
+        numerator_low - quotient * denominator_low
+    )
+    negative = _scale_by_power(quotient + remainder / denominator, exponent)
+    return np.where(x < 0, negative, x / denominator)
+
+
 def silu(x: Float32) -> Float32:
-    """Sigmoid-weighted `x / (1 + e**-x)`, by e**-|x|; the power of two comes last."""
+    """Sigmoid-weighted `x / (1 + e**-x)`, by e**-|x|."""
     with np.errstate(all="ignore"):
-        limit = np.float32(120)
-        clamped = np.where(x < -limit, -limit, x)
+        clamped = np.where(x < -SILU_LIMIT, -SILU_LIMIT, x)
         magnitude = np.abs(clamped)
-        magnitude = np.where(magnitude > limit, limit, magnitude)
-        significand, low, exponent = _split_exp(-magnitude)
-        power = _scale_by_power(significand, exponent)
-        denominator = ONE + power
-        denominator_low = power - (denominator - ONE)
-        numerator = clamped * significand
-        numerator_low = fma(clamped, significand, -numerator) + clamped * low
-        quotient = numerator / denominator
-        remainder = fma(-quotient, denominator, numerator) + (
-            numerator_low - quotient * denominator_low
+        magnitude = np.where(magnitude > SILU_LIMIT, SILU_LIMIT, magnitude)
+        return _weigh_by_sigmoid(clamped, _split_exp(-magnitude))
+
+
+def _two_sum(a: Any, b: Float32) -> tuple[Float32, Float32]:
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _two_product(a: Float32, b: Any) -> tuple[Float32, Float32]:
+    product = a * b
+    return product, fma(a, b, -product)
+
+
+def _split_exp_of_negative(high: Float32, low: Float32) -> SplitExp:
+    """e**-(high + low) as `_split_exp` gives it."""
+    significand, significand_low, exponent = _split_exp(-high)
+    return significand, significand_low - significand * low, exponent
+
+
+def gelu(x: Float32) -> Float32:
+    """Gaussian error linear unit, x Phi(x).
+
+    With t = |x|, 1 - Phi(t) = e**(-t**2 / 2) R(t); (1 + 0.796875 t) R(t) is a polynomial in
+    (t - 3) / (t + 3).
+    """
+    with np.errstate(all="ignore"):
+        t: Float32 = np.abs(x)
+        t = np.where(t > GELU_LIMIT, GELU_LIMIT, t)
+        u = (t - np.float32(3)) / (t + np.float32(3))
+        p = _polynomial(GELU, u)
+        numerator = fma(p, u, GELU_HIGH)
+        numerator_low = fma(p, u, GELU_HIGH - numerator) + GELU_LOW
+        slope, slope_low = _two_product(t, np.float32(0.796875))
+        d, d_low = _two_sum(ONE, slope)
+        r = numerator / d
+        r_low = (fma(-r, d, numerator) + (numerator_low - r * (d_low + slope_low))) / d
+        square, square_low = _two_product(t, t)
+        half = np.float32(0.5)
+        significand, low, exponent = _split_exp_of_negative(half * square, half * square_low)
+
+        tr, tr_low = _two_product(t, r)
+        tail, tail_low = _two_product(tr, significand)
+        tail_low = tail_low + ((tr_low + t * r_low) * significand + tr * low)
+        negative = -_scale_by_power(tail + tail_low, exponent)
+
+        product, product_low = _two_product(r, significand)
+        q = _scale_by_power(product, exponent)
+        q_low = _scale_by_power(product_low + (r_low * significand + r * low), exponent)
+        phi = ONE - q
+        phi_low = ((ONE - phi) - q) - q_low
+        positive = fma(x, phi, x * phi_low)
+        return np.where(x < 0, negative, np.where(x > GELU_LIMIT, x, positive))
+
+
+def gelu_tanh(x: Float32) -> Float32:
+    """Return x / (1 + e**(-2 z)), z = sqrt(2 / pi) (x + 0.044715 x**3), 2 z as a sum of two."""
+    with np.errstate(all="ignore"):
+        clamped = np.where(x < -GELU_TANH_LIMIT, -GELU_TANH_LIMIT, x)
+        t: Float32 = np.abs(clamped)
+        t = np.where(t > GELU_TANH_LIMIT, GELU_TANH_LIMIT, t)
+        square, square_low = _two_product(t, t)
+        cubic, cubic_low = _two_product(square, CUBIC_HIGH)
+        cubic_low = cubic_low + (square_low * CUBIC_HIGH + square * CUBIC_LOW)
+        factor, factor_low = _two_sum(LINEAR_HIGH, cubic)
+        factor_low = factor_low + (cubic_low + LINEAR_LOW)
+        twice_z, twice_z_low = _two_product(t, factor)
+        return _weigh_by_sigmoid(
+            clamped, _split_exp_of_negative(twice_z, twice_z_low + t * factor_low)
         )
-        negative = _scale_by_power(quotient + remainder / denominator, exponent)
-        return np.where(clamped < 0, negative, clamped / denominator)

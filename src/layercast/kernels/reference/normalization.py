@@ -1,4 +1,4 @@
-"""`rms_norm`, each step rounded once."""
+"""`rms_norm` and `layer_norm`, each step rounded once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from layercast.kernels.reference.arithmetic import canonical
 from layercast.kernels.reference.contract import ONE
-from layercast.kernels.reference.reduction import dot_rows
+from layercast.kernels.reference.reduction import dot_rows, sum_rows
 from layercast.kernels.reference.tensors import to_tensor, upcast
 
 
@@ -20,3 +20,18 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor
         if unit_offset:
             w = ONE + w
         return to_tensor(canonical((rows * r) * w))
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """See `layercast.ops.layer_norm`."""
+    rows = upcast(x)
+    n = np.float32(rows.shape[-1])
+    with np.errstate(all="ignore"):
+        d = rows - sum_rows(rows)[..., np.newaxis] / n
+        r = ONE / np.sqrt(dot_rows(d, d)[..., np.newaxis] / n + np.float32(eps))
+        y = d * r
+        if weight is not None:
+            y = y * upcast(weight)
+        if bias is not None:
+            y = y + upcast(bias)
+        return to_tensor(canonical(y))
