@@ -343,6 +343,11 @@ class TestModel:
             UnsupportedError, lambda: llama(IDS, output_attentions=True)
         )
 
+    def test_hidden_states_are_given(self, model):
+        out = model(IDS, output_hidden_states=True)
+        assert len(out.hidden_states) == model.config.num_hidden_layers + 1
+        assert same_bits(out.logits, model(IDS).logits)
+
     def test_is_not_compiled_by_generate(self, model):
         assert model.hf_quantizer.is_compileable is False
 

@@ -14,7 +14,9 @@ from layercast.integrations.transformers.positions import slot_position_mask, un
 ATTENTION = "layercast"
 
 # What models pass beside the tensors without asking anything of the arithmetic.
-_IGNORED = frozenset({"position_ids", "use_cache", "cache_position", "position_embeddings"})
+_IGNORED = frozenset(
+    {"position_ids", "use_cache", "cache_position", "position_embeddings", "output_hidden_states"}
+)
 
 
 def attention_forward(
@@ -61,8 +63,7 @@ def attention_forward(
             raise UnsupportedError(
                 f"layercast attention: `{name}` must be left out, got {type(option).__name__} "
                 f"from {type(module).__name__}. The contract does not cover it; for attention "
-                "weights load the model "
-                'without layercast and with attn_implementation="eager".'
+                "weights load the model without layercast and with attn_implementation='eager'."
             )
     output = ops.attention(
         query,
