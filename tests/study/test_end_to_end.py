@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import StudyProcess, all_answers, batch_files, kill, wait_for_batches
+from study_process import StudyProcess, all_answers, batch_files, kill, wait_for_batches
 from tiny_checkpoint import save_tiny_checkpoint
 
 from layercast import testbed

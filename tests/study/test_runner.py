@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import (
+from study_process import (
     STUB_BATCHES,
     StudyProcess,
     all_answers,
