@@ -64,11 +64,11 @@ LAYERCAST_INLINE F32 exp(F32 x) {
 LAYERCAST_INLINE F32 log(F32 x) {
   const auto subnormal = x < 0x1p-126f;
   const F32 scaled = subnormal ? x * 0x1p23f : x;
-  const I32 bits = bitcast<I32>(scaled);
+  const U32 bits = bitcast<U32>(scaled);
   // x = m * 2^k with m within [2/3, 4/3).
-  const I32 shifted = (bits - 0x3f2aaaab) & static_cast<int32_t>(0xff800000);
+  const U32 shifted = (bits - 0x3f2aaaabu) & 0xff800000u;
   const F32 m = bitcast<F32>(bits - shifted);
-  const F32 k = to_float(shifted >> 23) - (subnormal ? splat(23.0f) : splat(0.0f));
+  const F32 k = to_float(bitcast<I32>(shifted) >> 23) - (subnormal ? splat(23.0f) : splat(0.0f));
   const F32 f = m - 1.0f;
   const F32 square = f * f;
   F32 p = splat(-0x1.081048p-3f);

@@ -54,13 +54,13 @@ LAYERCAST_INLINE void direct_chains(const float* x, int64_t ldx, const Rows& row
     }
   };
   for (; k + L::kPerVector <= count; k += L::kPerVector) {
-    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, sizeof(U32), words);
+    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
     transpose(words);
 #pragma GCC unroll 16
     for (int word = 0; word < kLanes; ++word) step(word, L::kPerVector);
   }
   if (k == count) return;
-  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, static_cast<int64_t>(count - k) * L::kBytes, words);
+  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
   transpose(words);
 #pragma GCC unroll 16
   for (int word = 0; word < kLanes; ++word) step(word, count - k);

@@ -164,8 +164,9 @@ LAYERCAST_INLINE F32 sqrt(F32 a) {
   return root;
 #endif
 }
-// Arguments are within +-2^22: adding and taking away 1.5 * 2^23 rounds to the nearest even integer.
-LAYERCAST_INLINE I32 round_to_int(F32 a) { return static_cast<I32>((a + 0x1.8p23f) - 0x1.8p23f); }
+// Arguments are within +-2^22: adding and taking away 1.5 * 2^23 rounds to the nearest even integer. What becomes of a
+// NaN differs between processors and is never used.
+LAYERCAST_INLINE I32 round_to_int(F32 a) { return a == a ? static_cast<I32>((a + 0x1.8p23f) - 0x1.8p23f) : 0; }
 LAYERCAST_INLINE F32 to_float(I32 a) { return static_cast<float>(a); }
 LAYERCAST_INLINE F32 widen_half(U32 a) {
   const uint32_t magnitude = (a & 0x7fffu) << 13;

@@ -62,17 +62,18 @@ struct Rows {
   const char* end;            // nothing at or past it is read
 };
 
-// One vector of each row, from byte `offset` of the row on, `bytes` of it wanted. A whole vector is read where memory
-// allows: what lies past the wanted bytes is not used.
-LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, int64_t bytes, U32 (&words)[kLanes]) {
+// One vector of each row, from byte `offset` of the row on. A whole vector is read where memory allows, past what the
+// caller will use; where it does not, up to the end, and +0 beyond.
+LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, U32 (&words)[kLanes]) {
 #pragma GCC unroll 16
   for (int lane = 0; lane < kLanes; ++lane) {
     const char* p = rows.first[lane] + offset;
-    if (__builtin_expect(p + sizeof(U32) <= rows.end, true)) {
+    const int64_t left = rows.end - p;
+    if (__builtin_expect(left >= static_cast<int64_t>(sizeof(U32)), true)) {
       words[lane] = load_words(p);
     } else {
       uint32_t buffer[kLanes] = {};
-      memcpy(buffer, p, static_cast<size_t>(bytes < static_cast<int64_t>(sizeof buffer) ? bytes : sizeof buffer));
+      if (left > 0) memcpy(buffer, p, static_cast<size_t>(left));
       words[lane] = load_words(buffer);
     }
   }
@@ -85,7 +86,7 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int6
   int k = 0;
   U32 words[kLanes];
   for (; k + L::kPerVector <= count; k += L::kPerVector) {
-    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, sizeof(U32), words);
+    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
     transpose(words);
 #pragma GCC unroll 16
     for (int word = 0; word < kLanes; ++word) {
@@ -95,7 +96,7 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int6
     }
   }
   if (k == count) return;
-  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, static_cast<int64_t>(count - k) * L::kBytes, words);
+  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
   transpose(words);
 #pragma GCC unroll 16
   for (int word = 0; word < kLanes; ++word) {
