@@ -9,5 +9,5 @@ def test_every_instruction_set_has_the_same_digests(programs):
     assert names[-1] == "scalar"
     for isa in names[:-1]:
         assert output_of(programs / "kernel_digests", isa).splitlines()[1:] == scalar, isa
-    # The control: a digest that ignored its input could not tell the cases apart.
-    assert len({line.split()[1] for line in scalar}) > len(scalar) * 0.8
+    # The control: digests tell the cases apart (rows of NaN alone are alike).
+    assert len({line.split()[1] for line in scalar}) > len(scalar) // 2
