@@ -2,8 +2,8 @@
 #
 # PYTHON  the interpreter an environment is made from (3.11 or newer)
 # VENV    where that environment lies
-# TORCH   the torch that is installed: pinned, so that no later step can bring another build.
-#         Where the package index offers CPU and CUDA builds, name the one you want, e.g. TORCH=torch==2.13.0+cpu
+# TORCH   the torch that is installed: pinned, so that no later step can bring another build;
+#         one that would bring CUDA libraries is refused unless ALLOW_CUDA=1
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ lint: $(VENV)/installed-dev ## run formatters, linters and type checks, changing
 format: $(VENV)/installed-dev ## format the sources in place
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cc' 'csrc/*.h')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cc' 'csrc/*.h' 'csrc/**/*.cc')
 
 check-machine:
 	@$(PYTHON) mk/check_machine.py
@@ -49,6 +49,7 @@ check-machine:
 $(VENV)/torch: | check-machine
 	@echo "Making the environment $(VENV) with $(TORCH) ..."
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python mk/check_torch.py '$(TORCH)'
 	@$(PIP) '$(TORCH)'
 	@touch $@
 

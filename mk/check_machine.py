@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
 
 
 def missing():
@@ -20,6 +21,11 @@ def missing():
         found.append(
             "Python's venv module is incomplete (no ensurepip); install it, "
             "e.g. `apt-get install python3-venv`."
+        )
+    elif not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+        found.append(
+            "Python's headers are needed for the kernels, and {} has no Python.h; install them, "
+            "e.g. `apt-get install python3-dev`.".format(sysconfig.get_path("include"))
         )
     chosen = os.environ.get("CXX", "").split()
     compilers = chosen[:1] or ["c++", "g++", "clang++"]

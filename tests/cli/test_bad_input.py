@@ -62,10 +62,10 @@ def test_unreadable_prompt_file(tmp_path):
 
 
 def test_wrong_precision_name_lists_the_right_ones():
-    result = _layercast("generate", "testbed", "--prompt", "Hello", "--precision", "bf17")
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr
-    assert "bf16" in result.stderr
+    words = ["generate", "testbed", "--prompt", "Hello", "--precision", "bf17"]
+    line = _one_line(_layercast(*words))
+    assert "bf17" in line
+    assert "bf16" in line
 
 
 def test_unknown_plan_key_is_named(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,8 @@ from layercast.errors import ValueRangeError
 
 if TYPE_CHECKING:
     from layercast.study.engines.interface import Generation
+
+PRECISIONS = ("layercast", "bf16", "fp16", "fp32")
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -26,15 +27,6 @@ Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabili
 
   $ layercast generate ./my-model --precision bf16 --prompt "Hello" --prompt "Bonjour" --json
 """
-
-
-class Precision(StrEnum):
-    """Arithmetic of the model: ours, or stock transformers at a dtype."""
-
-    LAYERCAST = "layercast"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    FP32 = "fp32"
 
 
 def generate(
@@ -50,8 +42,8 @@ def generate(
         typer.Option("--prompt-file", help="A file holding one prompt; `-` reads stdin."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="layercast, or stock transformers at a dtype.")
-    ] = Precision.LAYERCAST,
+        str, typer.Option(help="layercast, or stock transformers at bf16, fp16 or fp32.")
+    ] = "layercast",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     raw: Annotated[
         bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")
@@ -70,6 +62,11 @@ def generate(
     ] = False,
 ) -> None:
     """Generate greedily. With layercast arithmetic an answer depends on its prompt alone."""
+    if precision not in PRECISIONS:
+        raise ValueRangeError(
+            f"generate: `--precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}. "
+            "Correct the name."
+        )
     prompts = _read_prompts(prompt or [], prompt_file)
 
     # Imported here: a help page needs no torch.
@@ -81,9 +78,7 @@ def generate(
 
     disable_progress_bar()
     folder = locate(model)
-    engine = open_engine(
-        folder, precision=precision.value, threads=threads or torch.get_num_threads()
-    )
+    engine = open_engine(folder, precision=precision, threads=threads or torch.get_num_threads())
     conversations = [[{"role": "user", "content": text}] for text in prompts]
     prompt_ids = [prompt.token_ids for prompt in encode(folder, conversations, raw=raw)]
     answers = engine.generate(
@@ -134,16 +129,16 @@ def _row(prompt: str, prompt_ids: Sequence[int], text: str, answer: Generation) 
     }
 
 
-def _document(model: str, precision: Precision, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _document(model: str, precision: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from layercast import NUMERICS_VERSION, __version__
 
     document: dict[str, Any] = {
         "schema_version": 1,
         "layercast": __version__,
         "model": model,
-        "precision": precision.value,
+        "precision": precision,
     }
-    if precision is Precision.LAYERCAST:
+    if precision == "layercast":
         from layercast import ops
 
         document |= {"numerics_version": NUMERICS_VERSION, "isa": ops.isa()}

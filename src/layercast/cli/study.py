@@ -63,11 +63,12 @@ def run(
     result = run_study(chosen, out, progress=open_progress(Console(stderr=True)))
     for failure in result.failures:
         typer.echo(f"layercast: {failure}", err=True)
-    if not result.complete:
-        raise typer.Exit(1)
-    print_table(summarise([result.folder]))
+    if result.batches_kept + result.batches_computed:
+        print_table(summarise([result.folder]))
     computed = f"{result.batches_computed} batches computed, {result.batches_kept} kept"
     typer.echo(f"Records: {result.folder} ({computed}, {format_duration(result.seconds)})")
+    if not result.complete:
+        raise typer.Exit(1)
 
 
 @study_app.command("report", epilog=REPORT_EPILOG)
