@@ -107,9 +107,10 @@ STUDY = [
 
 
 def test_div_percent_and_div_index_by_hand() -> None:
-    # Two of four problems diverge: 50 %. Their indices are 2 and 5: mean 3.5.
+    # Of the three problems with two answers or more, two diverge: 2/3. Their indices are 2 and 5:
+    # mean 3.5.
     assert metrics.divergence_indices(STUDY) == [None, 2, 5, None]
-    assert metrics.div_percent(STUDY) == 50.0
+    assert metrics.div_percent(STUDY) == pytest.approx(200 / 3, rel=1e-15)
     assert metrics.mean_divergence_index(STUDY) == 3.5
 
 
@@ -214,6 +215,14 @@ def test_bit_div_percent_by_hand() -> None:
     # The first of two problems differs in a bit: 50 %.
     table = [digests([1, 2], [1, 3]), digests([4], [4])]
     assert metrics.bit_div_percent(table, [None, None]) == 50.0
+    # A problem with one answer has nothing to be compared with, and is not counted.
+    incomplete = [*table, [None, *digests([4])]]
+    assert metrics.bit_div_percent(incomplete, [None, None, None]) == 50.0
+
+
+def test_shares_of_problems_without_two_answers_are_undefined() -> None:
+    assert math.isnan(metrics.div_percent([[[7], None], [None, None]]))
+    assert math.isnan(metrics.bit_div_percent([[None, *digests([4])]], [None]))
 
 
 def test_divergence_margin_by_hand() -> None:

@@ -101,12 +101,11 @@ def div_percent(responses: Sequence[Sequence[ArrayLike | None]]) -> float:
         responses: Problems x configurations, each cell the token ids or None.
 
     Returns:
-        Percent of the problems given; NaN for no problems.
+        Percent of the problems with at least two responses, since one alone cannot diverge; NaN
+        if there is none.
     """
-    indices = divergence_indices(responses)
-    if not indices:
-        return math.nan
-    return 100.0 * sum(index is not None for index in indices) / len(indices)
+    compared = [row for row in responses if _count(row) > 1]
+    return 100.0 * _mean(float(divergence_index(row) is not None) for row in compared)
 
 
 def mean_divergence_index(responses: Sequence[Sequence[ArrayLike | None]]) -> float:
@@ -237,12 +236,12 @@ def bit_div_percent(
         indices: `divergence_index` of each problem.
 
     Returns:
-        Percent of the problems given; NaN for no problems.
+        Percent of the problems with at least two answers, as in `div_percent`; NaN if there is
+        none.
     """
-    firsts = [first_bit_divergence(row, index) for row, index in zip(digests, indices, strict=True)]
-    if not firsts:
-        return math.nan
-    return 100.0 * sum(first is not None for first in firsts) / len(firsts)
+    pairs = zip(digests, indices, strict=True)
+    compared = [(row, index) for row, index in pairs if _count(row) > 1]
+    return 100.0 * _mean(float(first_bit_divergence(*pair) is not None) for pair in compared)
 
 
 def divergence_margin(top_logprobs: Iterable[ArrayLike | None], index: int | None) -> float | None:
@@ -264,11 +263,8 @@ def divergence_margin(top_logprobs: Iterable[ArrayLike | None], index: int | Non
     return float(np.mean(margins)) if margins else None
 
 
-def _std(values: NDArray[np.generic]) -> float:
-    # Shifted by one of them, equal values have a spread of exactly zero; the rounding of their
-    # mean would leave a little.
-    exact = values.astype(np.float64)
-    return float((exact - exact[0]).std(ddof=1))
+def _count(cells: Iterable[object | None]) -> int:
+    return sum(cell is not None for cell in cells)
 
 
 def _mean(values: Iterable[float]) -> float:
