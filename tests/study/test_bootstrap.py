@@ -38,6 +38,34 @@ def test_std_over_configurations_agrees_with_the_metric() -> None:
     assert estimate.low < estimate.value < estimate.high
 
 
+def test_configuration_that_lacks_a_problem_is_left_out() -> None:
+    # Right on the easy half alone, the third would look twice as good as the others.
+    correct = np.repeat((np.arange(40) < 20).astype(float)[:, None], 3, axis=1)
+    correct[20:, 2] = np.nan
+    spread = Bootstrap(40).std_over_configurations(correct)
+    assert (spread.value, spread.low, spread.high) == (0.0, 0.0, 0.0)
+    assert Bootstrap(40).mean_over_configurations(correct).value == 0.5
+    assert math.isnan(Bootstrap(40).mean_over_configurations(correct[:, 2:]).value)
+    assert math.isnan(Bootstrap(40).std_over_configurations(correct[:, :0]).value)
+
+
+def test_interval_of_std_at_acc_holds_the_expected_value_and_its_own_figure() -> None:
+    # 64 problems and 12 configurations; a coin decides 30 % of the problems in each of them.
+    rng = np.random.default_rng(12)
+    estimates = []
+    for study in range(200):
+        rounding = rng.random((64, 1)) < 0.3
+        coins, known = rng.random((64, 12)) < 0.5, rng.random((64, 1)) < 0.7
+        correct = np.where(rounding, coins, known).astype(float)
+        bootstrap = Bootstrap(64, samples=400, seed=study)
+        estimates.append(bootstrap.std_over_configurations(correct, scale=100.0))
+    expected = np.mean([estimate.value for estimate in estimates])
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in estimates)
+    # The nominal 95 %; of plain percentile intervals about 178 would cover, of basic ones 145.
+    covering = sum(estimate.low <= expected <= estimate.high for estimate in estimates)
+    assert covering >= 190
+
+
 def test_configurations_of_a_problem_stay_together() -> None:
     # All configurations agree on every problem: whatever is drawn, their accuracies are equal.
     # Drawing answers instead of problems would show a spread.
