@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def folder(finished_run: Path, tmp_path: Path) -> Path:
     manifest = json.loads((finished_run / "manifest.json").read_text())
     manifest["resolved"]["configurations"] = ["avx2-t1-b8", "avx2-t1-b16"]
     manifest["resolved"]["plan"]["precisions"] = ["bf16"]
+    manifest["resolved"]["notes"] = []
     (folder / "manifest.json").write_text(json.dumps(manifest))
     records.write_problems(
         folder,
@@ -169,18 +171,88 @@ def test_single_configuration_claims_nothing(folder: Path) -> None:
     assert "Unfinished: bf16 has 1 of 2 configurations." in notes
 
 
-def test_missing_cells_are_left_out_and_counted(folder: Path) -> None:
-    write(
-        folder,
-        *(answer("avx2-t1-b8", name, [5, 6]) for name in PROBLEMS),
-        answer("avx2-t1-b16", "a", [5, 7], correct=False),
-    )
+def test_incomplete_configuration_is_left_out_of_every_figure(folder: Path) -> None:
+    plan_configurations(folder, "avx2-t1-b8", "avx2-t1-b16", "avx2-t1-b32")
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(
+            folder,
+            answer(config, "a", [5, 6], correct=True),
+            answer(config, "b", [5, 6], correct=False),
+        )
+    # Over the problem it answered, b32 would be 100 % right, and the spread 29 points.
+    write(folder, answer("avx2-t1-b32", "a", [5, 6], correct=True))
     result = only(folder)
-    assert result.answers_missing == 1
-    # Only problem a has two answers, and it diverges.
-    assert result.div_percent.value == 100.0
-    assert [c.accuracy for c in result.configurations] == [100.0, 0.0]
-    assert [c.answers for c in result.configurations] == [2, 1]
+    assert [c.accuracy for c in result.configurations] == [50.0, 50.0, None]
+    assert [c.answers for c in result.configurations] == [2, 2, 1]
+    assert result.accuracy.value == 50.0
+    assert result.std_at_acc == Estimate(0.0, 0.0, 0.0)
+    assert (result.planned, result.compared, result.answers_missing) == (3, 2, 1)
+    assert [problem.answers for problem in result.problems] == [2, 2]
+    assert result.bits_equal is True
+    assert result.extent == "the 2 configurations compared, of 3 planned"
+    (note,) = summarise([folder]).notes
+    assert note.startswith("Unfinished: bf16 lacks 1 answer of avx2-t1-b32.")
+    assert "left out of every figure" in note
+
+
+def test_table_claims_only_what_was_compared_in_all(folder: Path) -> None:
+    plan_configurations(folder, "avx2-t1-b8", "avx2-t1-b16", "avx2-t1-b32")
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(folder, *(answer(config, name, [5, 6]) for name in PROBLEMS))
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_table(summarise([folder]), console)
+    text = " ".join(console.export_text().split())
+    assert "is equal in the 2 configurations compared, of 3 planned." in text
+    assert "in all" not in text
+
+
+@pytest.mark.parametrize(
+    "differing", [{"tokens": [5, 7]}, {"tokens": [5, 6], "digests": [1, 2]}], ids=["token", "bit"]
+)
+def test_difference_of_an_incomplete_configuration_still_counts_against_equal_bits(
+    folder: Path, differing: dict[str, Any]
+) -> None:
+    plan_configurations(folder, "avx2-t1-b8", "avx2-t1-b16", "avx2-t1-b32")
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(folder, *(answer(config, name, [5, 6]) for name in PROBLEMS))
+    write(folder, answer("avx2-t1-b32", "a", **differing))
+    result = only(folder)
+    assert result.bits_equal is False
+    assert result.div_percent.value == 0.0
+
+
+def test_killed_run_with_empty_folders_is_summarised_as_unfinished(folder: Path) -> None:
+    write(folder, *(answer("avx2-t1-b8", name, [5, 6]) for name in PROBLEMS))
+    (folder / "records" / "bf16" / "avx2-t1-b16").mkdir()
+    (folder / "records" / "layercast" / "avx2-t1-b8").mkdir(parents=True)
+    edit_plan(folder, precisions=["bf16", "layercast"])
+    summary = summarise([folder])
+    assert [precision.precision for precision in summary.precisions] == ["bf16"]
+    assert "Unfinished: bf16 has 1 of 2 configurations." in summary.notes
+    assert "Unfinished: layercast has 0 of 2 configurations." in summary.notes
+
+
+def test_run_with_no_complete_configuration_has_no_figures(folder: Path) -> None:
+    for config in ("avx2-t1-b8", "avx2-t1-b16"):
+        write(folder, answer(config, "a", [5, 6]))
+    result = only(folder)
+    assert (result.compared, result.bits_equal) == (0, None)
+    for estimate in (result.accuracy, result.std_at_acc, result.div_percent, result.div_index):
+        assert math.isnan(estimate.value)
+
+
+def plan_configurations(folder: Path, *configurations: str) -> None:
+    edit_manifest(folder, lambda tree: tree["resolved"].update(configurations=configurations))
+
+
+def edit_plan(folder: Path, **changes: Any) -> None:
+    edit_manifest(folder, lambda tree: tree["resolved"]["plan"].update(changes))
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_records_with_two_prompts_for_a_problem_are_refused(folder: Path) -> None:
@@ -219,15 +291,48 @@ def test_two_runs_are_more_configurations(finished_run: Path, tmp_path: Path) ->
     assert both.precisions[0].div_percent.value == one.precisions[0].div_percent.value
 
 
-def test_runs_on_other_weights_are_said_not_to_be_numerics(
-    finished_run: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda tree: tree["resolved"]["plan"]["decoding"].update(max_new_tokens=7),
+            "the same decoding, got another max_new_tokens (7, not 6)",
+        ),
+        (
+            lambda tree: tree["resolved"]["plan"].update(task="another"),
+            "the same task, got another one (another, not bundled)",
+        ),
+        (
+            lambda tree: tree.update(problems_digest="0" * 64),
+            "the same problems, got other ones",
+        ),
+        (
+            lambda tree: tree["model_files"]["config.json"].update(sha256="0" * 64),
+            "the same model files, got another config.json",
+        ),
+        (
+            lambda tree: tree.update(numerics_version=99),
+            "the same numerics_version, got another one (99, not 1)",
+        ),
+    ],
+    ids=["decoding", "task", "problems", "weights", "contract"],
+)
+def test_runs_that_differ_by_more_than_numerics_are_refused(
+    finished_run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
 ) -> None:
     other = Path(shutil.copytree(finished_run, tmp_path / "other"))
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest["model_files"]["config.json"]["sha256"] = "0" * 64
-    (other / "manifest.json").write_text(json.dumps(manifest))
-    notes = summarise([finished_run, other]).notes
-    assert any(note.startswith("Not numerics:") and "other model files" in note for note in notes)
+    edit_manifest(other, change)
+    with pytest.raises(RecordError, match="This is not numerics") as caught:
+        summarise([finished_run, other])
+    assert said in str(caught.value)
+
+
+def test_other_versions_are_compared_and_named(finished_run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    edit_manifest(other, lambda tree: tree["versions"].update(torch="1.0"))
+    (note,) = summarise([finished_run, other]).notes
+    assert note.startswith("Versions of torch differ: ")
+    assert ", 1.0 in other." in note
 
 
 def test_summary_of_a_run_agrees_with_the_metrics_on_its_records(finished_run: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class AnswerTables:
     precision: str
     problem_ids: tuple[str, ...]
     sources: tuple[Source, ...]
+
+    def select(self, places: Sequence[int]) -> AnswerTables:
+        """Return the tables with only the columns at `places`."""
+        return replace(self, sources=tuple(self.sources[place] for place in places))
 
     def lists(self, column: str) -> Cells:
         """Return a list column, problems x configurations: an array a cell, None if missing."""

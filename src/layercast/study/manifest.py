@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layercast.errors import RecordError
 from layercast.study import provenance
 from layercast.study.atomic import write_atomically
+from layercast.study.model_files import FileDigest
+from layercast.study.plan import Plan
 
 #: Version of the run folder's layout, of the manifest and of the records' columns.
 SCHEMA_VERSION = 1
@@ -31,6 +33,18 @@ class Start(BaseModel):
     arguments: list[str]
     commit: str | None
     dirty: bool | None
+
+
+class RecordedPlan(BaseModel):
+    """Contents of ``plan.json``: the plan as `layercast.study.resolution` fitted it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: Plan
+    model_path: str
+    configurations: list[str] = Field(min_length=1)
+    cores: int
+    notes: list[str]
 
 
 class WorkerState(BaseModel):
@@ -54,25 +68,32 @@ class Manifest(BaseModel):
     schema_version: int = SCHEMA_VERSION
     numerics_version: int
     plan_digest: str
-    resolved: dict[str, Any]
+    resolved: RecordedPlan
     problems_digest: str
     model_name: str
-    model_files: dict[str, dict[str, Any]]
+    model_files: dict[str, FileDigest]
     versions: dict[str, str]
     device: dict[str, Any]
-    starts: list[Start]
+    starts: list[Start] = Field(min_length=1)
     workers: dict[str, WorkerState] = {}
+
+    @property
+    def model_label(self) -> str:
+        """The model's name without the folders it lies in, which are nobody else's business."""
+        name = self.model_name
+        if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+            return Path(name).name or name
+        return name
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed."""
-        plan = {key: value for key, value in self.resolved["plan"].items() if key != "model"}
         return {
             "schema_version": self.schema_version,
             "numerics_version": self.numerics_version,
-            "plan": plan,
-            "configurations": self.resolved["configurations"],
+            "plan": self.resolved.plan.model_dump(mode="json", exclude={"model"}),
+            "configurations": self.resolved.configurations,
             "problems": self.problems_digest,
-            "model files": self.model_files,
+            "model files": {name: file.model_dump() for name, file in self.model_files.items()},
             "versions": {name: self.versions.get(name) for name in _DECISIVE_VERSIONS},
             "device": {
                 name: self.device.get(name) for name in ("cpu_model", "architecture", "cpu_flags")
@@ -94,7 +115,7 @@ class Manifest(BaseModel):
         if before is not None and before != state:
             raise RecordError(
                 f"study run: worker {name} must run as it did before, got "
-                f"{_first_differences(before.model_dump(), state.model_dump())}. "
+                f"{first_differences(before.model_dump(), state.model_dump())}. "
                 "Start the study into another folder."
             )
         return self.model_copy(update={"workers": {**self.workers, name: state}})
@@ -111,7 +132,7 @@ def this_start() -> Start:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` and ``plan.json``; each is complete or absent."""
-    write_json(folder / "plan.json", manifest.resolved)
+    write_json(folder / "plan.json", manifest.resolved.model_dump(mode="json"))
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
 
 
@@ -132,9 +153,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"read_manifest: `{folder}` must be a run folder, got one without manifest.json. "
             "Name the folder given to `layercast study run --out`."
         ) from error
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise RecordError(
-            f"read_manifest: `{path}` must be a run's manifest, got {type(error).__name__}. "
+            f"read_manifest: `{path}` must be a run's manifest, got {_explain(error)}. "
             "Restore the file, or run the study into another folder."
         ) from error
     raise RecordError(
@@ -152,7 +173,7 @@ def require_same_run(recorded: Manifest, now: Manifest, folder: Path) -> None:
     if recorded.identity() != now.identity():
         raise RecordError(
             f"study run: `{folder}` holds another run than this one: "
-            f"{_first_differences(recorded.identity(), now.identity())}. "
+            f"{first_differences(recorded.identity(), now.identity())}. "
             "Use another folder, or start with what the run began with to resume it."
         )
 
@@ -168,7 +189,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _first_differences(there: Any, here: Any, limit: int = 4) -> str:
+def _explain(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"`{place}`: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "a file that is not a JSON object"
+
+
+def first_differences(there: Any, here: Any, limit: int = 4) -> str:
+    """Say in one line in which keys two trees of plain values differ; empty if in none."""
     found = list(_differences(there, here, ""))
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
     return "; ".join(found[:limit]) + more

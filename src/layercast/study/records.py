@@ -99,17 +99,25 @@ def read_problems(folder: Path) -> pa.Table:
     Raises:
         RecordError: there is no readable ``problems.parquet``.
     """
-    return _read(folder / "problems.parquet", None)
+    path = folder / "problems.parquet"
+    try:
+        return _read_table(path, None)
+    except (OSError, pa.ArrowException) as error:
+        raise RecordError(
+            f"read_problems: `{path}` must be a readable Parquet file, got: "
+            f"{str(error).splitlines()[0]}. Restore it, or run the study into a new folder: the "
+            "prompts it holds are fixed at a run's first start."
+        ) from error
 
 
 def precisions(folder: Path) -> list[str]:
-    """Return the names of the precisions that have records, sorted."""
-    return _folders(folder / "records")
+    """Return the names of the precisions that have at least one finished batch, sorted."""
+    return _folders(folder / "records", "*/*.parquet")
 
 
 def config_ids(folder: Path, precision: str) -> list[str]:
-    """Return the configurations with records of `precision`, sorted."""
-    return _folders(folder / "records" / precision)
+    """Return the configurations with at least one finished batch of `precision`, sorted."""
+    return _folders(folder / "records" / precision, "*.parquet")
 
 
 def read_answers(
@@ -171,10 +179,14 @@ def _write(path: Path, table: pa.Table) -> None:
     )
 
 
+def _read_table(path: Path, columns: list[str] | None) -> pa.Table:
+    # ParquetFile reads this one file; read_table would infer a partition from folder names.
+    return pq.ParquetFile(path).read(columns=columns)
+
+
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        # ParquetFile reads this one file; read_table would infer a partition from folder names.
-        return pq.ParquetFile(path).read(columns=columns)
+        return _read_table(path, columns)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 
@@ -187,5 +199,8 @@ def _damaged(path: Path, error: Exception) -> RecordError:
     )
 
 
-def _folders(parent: Path) -> list[str]:
-    return sorted(child.name for child in parent.iterdir()) if parent.is_dir() else []
+def _folders(parent: Path, holding: str) -> list[str]:
+    """Return the folders that hold a batch; a killed run leaves some that do not."""
+    if not parent.is_dir():
+        return []
+    return sorted(child.name for child in parent.iterdir() if any(child.glob(holding)))

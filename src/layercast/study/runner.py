@@ -16,6 +16,7 @@ from layercast.study.jobs import Job, plan_jobs, unfinished
 from layercast.study.lock import lock_folder
 from layercast.study.manifest import (
     Manifest,
+    RecordedPlan,
     digest_json,
     read_manifest,
     require_same_run,
@@ -171,7 +172,7 @@ def _open_run(
     now = Manifest(
         numerics_version=NUMERICS_VERSION,
         plan_digest=digest_json(resolved.plan.model_dump(mode="json")),
-        resolved=resolved.as_json(),
+        resolved=RecordedPlan.model_validate(resolved.as_json()),
         problems_digest=problems_digest(problems),
         model_name=resolved.plan.model,
         model_files=digest_files(resolved.model_path),

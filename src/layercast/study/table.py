@@ -26,7 +26,7 @@ _ROWS: tuple[tuple[str, str, Callable[[PrecisionSummary], str]], ...] = (
 
 def result_table(summary: StudySummary) -> Table:
     """Return the table: a metric a row, its 95 % bootstrap interval under each figure."""
-    counts = sorted({len(precision.configurations) for precision in summary.precisions})
+    counts = sorted({precision.compared for precision in summary.precisions})
     table = Table(
         title=f"{len(summary.problem_ids)} problems × {' or '.join(map(str, counts))} "
         "configurations",
@@ -80,6 +80,8 @@ def _bits(precision: PrecisionSummary) -> str:
         return "n/a"
     if precision.bits_equal:
         return "yes"
+    if not precision.bit_div_percent.value > 0:  # only an incomplete configuration differs
+        return "no"
     return f"no\n[dim]{precision.bit_div_percent.value:.0f} % differ[/dim]"
 
 
@@ -90,5 +92,4 @@ def _equality(precision: PrecisionSummary) -> str | None:
     rows = f"{precision.positions_compared:,} positions"
     compared = precision.logprobs_compared
     what = rows if compared is None else f"{compared:,} log-probabilities ({rows})"
-    count = len(precision.configurations)
-    return f"{precision.precision}: every bit of {what} is equal in all {count} configurations."
+    return f"{precision.precision}: every bit of {what} is equal in {precision.extent}."

@@ -64,11 +64,19 @@ def test_answers_rank_by_frequency_then_by_first_configuration():
 
 def test_results_move_where_final_answers_differ_however_worded():
     a, b, c = answer(1, extracted="4"), answer(2, extracted="4"), answer(3, extracted="5")
-    rows = [[a, b], [a, c], [None, c], [c, c]]
+    rows = [[a, b], [a, c], [b, b], [c, c]]
     assert results_moved(matrix(["avx2-t1-b8", "avx2-t1-b16"], *rows), 0) == 1
 
 
-def test_median_margin_is_over_all_positions_of_first_answers():
-    rows = [[None, answer(1, 2, margin=4.0)], [answer(1, margin=1.0), answer(2, margin=9.0)]]
-    assert median_margin(matrix(["avx2-t1-b8", "avx2-t1-b16"], *rows), 0) == pytest.approx(4.0)
+def test_incomplete_configurations_are_compared_with_none():
+    a, b = answer(1, extracted="4"), answer(2, extracted="5")
+    found = matrix(["avx2-t1-b8", "avx2-t1-b16", "avx2-t1-b32"], [a, a, b], [a, a, None])
+    assert axis_effects(found, 0) == [AxisEffect("batch size", 2, 0)]
+    assert results_moved(found, 0) == 0
+
+
+def test_median_margin_is_over_all_tokens_of_all_answers():
+    # 4, 4, 1, 9, 9, 9; of the first answers alone it would be 4.
+    rows = [[None, answer(1, 2, margin=4.0)], [answer(1, margin=1.0), answer(2, 3, 4, margin=9.0)]]
+    assert median_margin(matrix(["avx2-t1-b8", "avx2-t1-b16"], *rows), 0) == pytest.approx(6.5)
     assert math.isnan(median_margin(matrix(["avx2-t1-b8"], [None]), 0))

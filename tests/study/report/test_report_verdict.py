@@ -72,10 +72,83 @@ def test_accuracy_that_moves_is_told_as_the_span_numerics_alone_can_make(read):
 def test_one_configuration_gives_no_verdict(read):
     summary, _, findings = read(studies.one_configuration())
     said = verdict(summary, findings)
-    assert said.headline == "No two answers to one problem: there is nothing to compare yet."
+    assert said.headline == "No two configurations are complete: there is nothing to compare yet."
     assert {count.value for count in said.counts} == {"n/a"}
     row = metric_table(summary).rows[0]
     assert [cell.value for cell in row.cells[1:]] == ["n/a"] * 6
+
+
+def test_claims_are_about_the_configurations_compared(read):
+    summary, _, findings = read(studies.missing_cells())
+    said = verdict(summary, findings)
+    assert said.subject.endswith(
+        "12 configurations planned (11 compared in every precision), greedy decoding"
+    )
+    assert (
+        "every log-probability is bit equal in the 11 configurations compared, of 12 planned"
+        in said.paragraphs[-1]
+    )
+    assert "all" not in said.paragraphs[-1].split()
+    assert (
+        "bf16 over 11 of 12 configurations planned, layercast over 11 of 12"
+        in metric_table(summary).lead
+    )
+
+
+def test_partial_configurations_do_not_move_accuracy(read):
+    # The batch that is missing holds problems 16 to 19.
+    configurations = paper_design()[:3]
+    study = Study(
+        problems=20,
+        configurations=configurations,
+        mean_length=20,
+        precisions=("layercast",),
+        forks={},
+        missing_batches=[("layercast", configurations[0].id, 2)],
+    )
+    summary, matrix, findings = read(study)
+    (precision,) = summary.precisions
+    assert precision.configurations[0].accuracy is None
+    assert len(findings[0].accuracies) == 2
+    assert len(set(findings[0].accuracies)) == 1
+    assert precision.std_at_acc.value == 0.0
+    drawn = figures(matrix, findings)["accuracy"]["data"][0]
+    assert len(drawn["x"]) == 2
+
+
+def test_broken_promise_of_a_configuration_that_is_not_complete_is_told(read):
+    configurations = paper_design()[:3]
+    broken = configurations[0].id
+    study = Study(
+        problems=20,
+        configurations=configurations,
+        mean_length=20,
+        precisions=("layercast",),
+        forks={"layercast": {2: {broken: Fork(9)}}},
+        missing_batches=[("layercast", broken, 2)],
+    )
+    summary, _, findings = read(study)
+    said = verdict(summary, findings)
+    assert "they differ in a configuration that is not complete" in said.paragraphs[-1]
+    assert "to the last bit" not in said.headline
+
+
+def test_caption_of_margins_is_about_each_precision_and_all_its_tokens(read):
+    forks = {
+        "bf16": {0: {studies.EARLY: Fork(5)}, 1: {studies.EARLY: Fork(9)}},
+        "fp16": {0: {studies.LATE: Fork(5)}},
+    }
+    _, matrix, findings = read(
+        Study(problems=2, mean_length=20, precisions=("bf16", "fp16"), forks=forks)
+    )
+    views = {v.name: v for v in figure_views(findings, figures(matrix, findings))}
+    # Two indices: their median lies between them.
+    assert "bf16 first at token 5, in the median at 7" in views["divergence"].caption
+    for finding in findings:
+        assert (
+            f"under {finding.name}, against {finding.typical_margin:.2g} over all its tokens"
+            in views["margin"].caption
+        )
 
 
 def test_figures_with_nothing_to_show_are_left_out_and_their_caption_says_why(read):

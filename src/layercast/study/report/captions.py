@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def _divergence(findings: Sequence[Finding]) -> str:
         indices = sorted(index for index in f.divergence if index is not None)
         if indices:
             texts.append(
-                f"{f.name} first at token {indices[0]}, in the median at {_median(indices)}"
+                f"{f.name} first at token {indices[0]}, in the median at "
+                f"{statistics.median(indices):g}"
             )
     return f"Share of problems whose answers have parted by a token: {'; '.join(texts)}."
 
@@ -101,26 +103,23 @@ def _axes(findings: Sequence[Finding]) -> str:
 
 
 def _margin(findings: Sequence[Finding]) -> str:
-    margins = sorted(
-        problem.margin
-        for f in findings
-        for problem in f.summary.problems
-        if problem.margin is not None
-    )
-    if not margins:
+    texts = []
+    for f in findings:
+        margins = [p.margin for p in f.summary.problems if p.margin is not None]
+        if margins:
+            texts.append(
+                f"{statistics.median(margins):.2g} nats in the median under {f.name}, against "
+                f"{f.typical_margin:.2g} over all its tokens"
+            )
+    if not texts:
         return "No problem diverges, so there is no margin to show."
-    typical = next(f.typical_margin for f in findings if f.diverging)
     return (
         "Where the answers of a problem part, the gap in log-probability between the two best "
-        f"tokens: {_median(margins):.2g} nats in the median, against {typical:.2g} over all "
-        "tokens. Pick a mark to read the answers; its height in a band means nothing."
+        f"tokens: {'; '.join(texts)}. Pick a mark to read the answers; its height in a band means "
+        "nothing."
     )
 
 
 def _length_stds(finding: Finding) -> list[float]:
     stds = [problem.output_length_std for problem in finding.summary.problems]
     return [std for std in stds if not math.isnan(std)]
-
-
-def _median(ordered: Sequence[float]) -> float:
-    return ordered[len(ordered) // 2]

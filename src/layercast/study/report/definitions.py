@@ -32,7 +32,8 @@ METRICS: dict[str, str] = {
 TERMS: tuple[tuple[str, str], ...] = (
     (
         "Configuration",
-        "One setting of what should not matter: instruction set, threads, batch size.",
+        "One setting of what should not matter: instruction set, threads, batch size. One that "
+        "did not answer every problem is left out of every figure.",
     ),
     (
         "Margin",
@@ -41,7 +42,9 @@ TERMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Interval",
-        "95 % percentile bootstrap interval; problems are drawn again with replacement.",
+        "95 % percentile bootstrap interval; problems are drawn again with replacement. That of "
+        "Std@Acc is shifted by the bootstrap's estimate of its bias, since drawing again adds "
+        "scatter of its own, and cut off at zero.",
     ),
     (
         "Bit equal",

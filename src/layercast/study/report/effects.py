@@ -42,7 +42,7 @@ _AXES: tuple[tuple[str, Callable[[Matrix, int], object]], ...] = (
 
 
 def axis_effects(matrix: Matrix, precision: int) -> list[AxisEffect]:
-    """Compare the answers of every two configurations that differ in one axis alone.
+    """Compare the answers of every two complete configurations that differ in one axis alone.
 
     Args:
         matrix: The answers.
@@ -51,7 +51,7 @@ def axis_effects(matrix: Matrix, precision: int) -> list[AxisEffect]:
     Returns:
         One effect an axis, without the axes along which nothing could be compared.
     """
-    rows = [most_common_first(row) for row in matrix.answers(precision)]
+    rows = [most_common_first(row) for row in matrix.compared(precision)]
     effects = []
     for axis, pairs in _pairs_by_axis(matrix).items():
         outcomes = Counter(
@@ -66,20 +66,22 @@ def axis_effects(matrix: Matrix, precision: int) -> list[AxisEffect]:
 
 
 def median_margin(matrix: Matrix, precision: int) -> float:
-    """Median gap in nats between the two best tokens, over each problem's first answer."""
-    firsts = [
-        next((a for a in row if a is not None and len(a.token_ids)), None)
+    """Median gap in nats between the two best tokens, over all tokens of all answers."""
+    gaps = [
+        answer.top_logprobs[:, 0] - answer.top_logprobs[:, 1]
         for row in matrix.answers(precision)
+        for answer in row
+        if answer is not None
     ]
-    gaps = [a.top_logprobs[:, 0] - a.top_logprobs[:, 1] for a in firsts if a is not None]
-    return float(np.median(np.concatenate(gaps))) if gaps else float("nan")
+    every = np.concatenate(gaps) if gaps else np.empty(0)
+    return float(np.median(every)) if every.size else float("nan")
 
 
 def results_moved(matrix: Matrix, precision: int) -> int:
     """Problems whose final answers, as the grader read them, are not all the same."""
     return sum(
         len({answer.extracted for answer in row if answer is not None}) > 1
-        for row in matrix.answers(precision)
+        for row in matrix.compared(precision)
     )
 
 

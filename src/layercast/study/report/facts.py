@@ -46,25 +46,25 @@ def run_facts(folder: Path, manifest: Manifest) -> RunFacts:
     return RunFacts(
         name=folder.resolve().name,
         facts=tuple(_facts(manifest)),
-        command=shlex.join(manifest.starts[0].arguments) if manifest.starts else "not recorded",
+        command=shlex.join(manifest.starts[0].arguments),
         files=tuple(
-            ModelFile(name, f"{facts.get('bytes', 0):,}", str(facts.get("sha256", "")))
-            for name, facts in manifest.model_files.items()
+            ModelFile(name, f"{file.bytes:,}", file.sha256)
+            for name, file in manifest.model_files.items()
         ),
-        plan=_pretty(manifest.resolved),
+        plan=_pretty(_plan(manifest)),
         workers=_pretty({name: state.model_dump() for name, state in manifest.workers.items()}),
     )
 
 
 def _facts(manifest: Manifest) -> Iterator[Fact]:
-    plan = manifest.resolved["plan"]
+    plan = manifest.resolved.plan
     device = manifest.device
-    yield Fact("Model", manifest.model_name)
-    yield Fact("Task", f"{plan['task']}, {plan['problems']} problems")
-    yield Fact("Precisions", ", ".join(plan["precisions"]))
-    yield Fact("Configurations", ", ".join(manifest.resolved["configurations"]))
-    yield Fact("Decoding", _pairs(plan["decoding"]))
-    yield Fact("Seed of the intervals", str(plan["seed"]))
+    yield Fact("Model", manifest.model_label)
+    yield Fact("Task", f"{plan.task}, {plan.problems} problems")
+    yield Fact("Precisions", ", ".join(plan.precisions))
+    yield Fact("Configurations", ", ".join(manifest.resolved.configurations))
+    yield Fact("Decoding", _pairs(plan.decoding.model_dump(mode="json")))
+    yield Fact("Seed of the intervals", str(plan.seed))
     yield Fact("Processor", f"{device.get('cpu_model')} ({device.get('architecture')})")
     yield Fact("Cores", f"{device.get('usable_cores')} usable of {device.get('cores')}")
     yield Fact("System", f"{device.get('system')}, {device.get('libc')}")
@@ -77,6 +77,13 @@ def _facts(manifest: Manifest) -> Iterator[Fact]:
         yield Fact(name, f"{start.time}, {commit}{state}")
     yield Fact("Plan digest", manifest.plan_digest)
     yield Fact("Problems digest", manifest.problems_digest)
+
+
+def _plan(manifest: Manifest) -> dict[str, Any]:
+    """The resolved plan; where the model's files lay on the machine is left out."""
+    tree = manifest.resolved.model_dump(mode="json", exclude={"model_path"})
+    tree["plan"]["model"] = manifest.model_label
+    return tree
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -65,8 +65,8 @@ def style(figure: go.Figure, *, height: int, x_title: str, y_title: str = "") ->
     return figure
 
 
-def legend_below(figure: go.Figure) -> go.Figure:
-    """Show the legend under the plot, in one row where there is room."""
+def legend_above(figure: go.Figure) -> go.Figure:
+    """Show the legend above the plot, in one row where there is room."""
     return figure.update_layout(
         showlegend=True,
         legend={

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from layercast.study.report.effects import most_common_first
-from layercast.study.report.figure_style import legend_below, precision_mark, style
+from layercast.study.report.figure_style import legend_above, precision_mark, style
 from layercast.study.report.findings import Finding
 from layercast.study.report.matrix import Matrix
 
@@ -131,8 +131,8 @@ def _accuracy(findings: Sequence[Finding]) -> go.Figure:
         seen: Counter[float] = Counter()
         points = []
         for configuration in finding.summary.configurations:
-            if configuration.answers:
-                accuracy = configuration.accuracy
+            accuracy = configuration.accuracy
+            if accuracy is not None:
                 points.append((accuracy, band + seen[accuracy] * step, configuration.label))
                 seen[accuracy] += 1
         figure.add_scatter(
@@ -170,7 +170,7 @@ def _divergence(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure:
     for finding in findings:
         colour, _ = precision_mark(finding.name)
         indices = sorted(index for index in finding.divergence if index is not None)
-        total = max(1, len(finding.divergence))
+        total = max(1, finding.compared)
         figure.add_scatter(
             x=[0, *indices, longest],
             y=[100 * n / total for n in (*range(len(indices) + 1), len(indices))],
@@ -181,7 +181,7 @@ def _divergence(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure:
         )
     style(figure, height=_HEIGHT, x_title="Token", y_title="Problems whose answers differ, percent")
     figure.update_yaxes(rangemode="tozero", ticksuffix="")
-    return legend_below(figure)
+    return legend_above(figure)
 
 
 def _length(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure | None:
@@ -213,7 +213,7 @@ def _length(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure | None:
         y_title="Standard deviation of length, tokens",
     )
     figure.update_yaxes(rangemode="tozero")
-    return legend_below(figure)
+    return legend_above(figure)
 
 
 def _axes(findings: Sequence[Finding]) -> go.Figure | None:
@@ -239,7 +239,7 @@ def _axes(findings: Sequence[Finding]) -> go.Figure | None:
     style(figure, height=_HEIGHT, x_title="Pairs of answers that differ, percent")
     figure.update_layout(legend_traceorder="reversed")
     figure.update_xaxes(rangemode="tozero")
-    return legend_below(figure)
+    return legend_above(figure)
 
 
 def _margin(matrix: Matrix, findings: Sequence[Finding]) -> go.Figure | None:

@@ -17,7 +17,8 @@ class Finding:
     Attributes:
         summary: Its metrics, configurations and problems.
         effects: By axis; empty where nothing could be compared.
-        typical_margin: Median gap in nats between the two best tokens, over all positions.
+        typical_margin: Median gap in nats between the two best tokens, over all tokens of all
+            answers.
         results_moved: Problems whose final answers, as the grader read them, are not all the same.
     """
 
@@ -43,13 +44,13 @@ class Finding:
 
     @property
     def compared(self) -> int:
-        """Problems with at least two answers."""
+        """Problems with answers to compare: all, once two configurations answered every one."""
         return sum(problem.answers > 1 for problem in self.summary.problems)
 
     @property
     def accuracies(self) -> list[float]:
-        """Accuracy of each configuration that has answers, in percent."""
-        return [c.accuracy for c in self.summary.configurations if c.answers]
+        """Accuracy of each configuration that answered every problem, in percent."""
+        return [c.accuracy for c in self.summary.configurations if c.accuracy is not None]
 
 
 def find(matrix: Matrix, summaries: Sequence[PrecisionSummary]) -> list[Finding]:

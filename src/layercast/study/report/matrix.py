@@ -33,6 +33,14 @@ class Matrix:
         """Problems x configurations under one precision."""
         return [list(problem.slots[precision]) for problem in self.problems]
 
+    def compared(self, precision: int) -> list[list[Answer | None]]:
+        """The same, without the configurations that lack an answer to any problem."""
+        rows = self.answers(precision)
+        complete = [None not in column for column in zip(*rows, strict=True)]
+        return [
+            [a if whole else None for a, whole in zip(row, complete, strict=True)] for row in rows
+        ]
+
     def configuration(self, place: int) -> Configuration:
         """The configuration of `sources[place]`, by axis."""
         return Configuration.parse(self.sources[place].config_id)

@@ -92,13 +92,23 @@ def metric_table(summary: StudySummary) -> MetricTable:
 
 
 def _lead(summary: StudySummary) -> str:
-    counts = sorted({len(precision.configurations) for precision in summary.precisions})
-    count = " or ".join(map(str, counts))
-    noun = "configuration" if counts == [1] else "configurations"
     return (
-        f"{len(summary.problem_ids)} problems, {count} {noun} of each precision. Under each "
-        "figure its 95 % bootstrap interval over problems. Every metric is defined at the end."
+        f"{len(summary.problem_ids)} problems, {_extent(summary)}. Under each figure its 95 % "
+        "bootstrap interval over problems. Every metric is defined at the end."
     )
+
+
+def _extent(summary: StudySummary) -> str:
+    """Say how many configurations the figures are over, and how many were planned if not all."""
+    counts = {(p.compared, p.planned) for p in summary.precisions}
+    if len(counts) == 1 and all(p.compared == p.planned for p in summary.precisions):
+        planned = summary.precisions[0].planned
+        return f"{planned} configuration{'s' * (planned > 1)} of each precision"
+    parts = [
+        f"{p.precision} over {p.compared} of {p.planned} configurations planned"
+        for p in summary.precisions
+    ]
+    return ", ".join(parts)
 
 
 def _row(precision: PrecisionSummary) -> Row:

@@ -42,12 +42,14 @@ def verdict(summary: StudySummary, findings: Sequence[Finding]) -> Verdict:
         summary: The study.
         findings: One a precision, from `findings.find`.
     """
-    models = dict.fromkeys(manifest.model_name for manifest in summary.manifests)
-    configurations = max(len(f.summary.configurations) for f in findings)
+    models = dict.fromkeys(manifest.model_label for manifest in summary.manifests)
+    planned = max(f.summary.planned for f in findings)
+    compared = min(f.summary.compared for f in findings)
+    share = "" if compared == planned else f" planned ({compared} compared in every precision)"
     return Verdict(
         subject=(
             f"{', '.join(models)}: {_plural(len(summary.problem_ids), 'problem')}, "
-            f"{_plural(configurations, 'configuration')}, greedy decoding"
+            f"{_plural(planned, 'configuration')}{share}, greedy decoding"
         ),
         headline=_headline(findings),
         paragraphs=tuple(_paragraphs(findings)),
@@ -58,12 +60,14 @@ def verdict(summary: StudySummary, findings: Sequence[Finding]) -> Verdict:
 def _headline(findings: Sequence[Finding]) -> str:
     judged = [f for f in findings if f.compared]
     if not judged:
-        return "No two answers to one problem: there is nothing to compare yet."
+        return "No two configurations are complete: there is nothing to compare yet."
     worst = max(judged, key=lambda f: f.summary.div_percent.value)
     kept = next((f for f in judged if f.name == GUARANTEED and f.summary.bits_equal), None)
     if not worst.diverging:
         equal = all(f.summary.bits_equal for f in judged)
-        same = "Every answer is the same under every configuration"
+        whole = all(f.summary.compared == f.summary.planned for f in findings)
+        every = "every configuration" if whole else "every configuration compared"
+        same = f"Every answer is the same under {every}"
         return f"{same}, and so is every bit of the log-probabilities." if equal else f"{same}."
     moved = (
         f"{worst.name} answered {worst.diverging} of {_plural(worst.compared, 'problem')} "
@@ -113,25 +117,31 @@ def _still_bits(findings: Sequence[Finding]) -> str:
 def _guarantee(finding: Finding) -> str:
     summary = finding.summary
     if summary.bits_equal is None:
-        return f"Under {finding.name} no two answers can be compared yet."
-    count = (
-        f"{summary.logprobs_compared:,} log-probabilities"
-        if summary.logprobs_compared is not None
-        else f"{summary.positions_compared:,} rows of log-probabilities"
-    )
-    configurations = len(summary.configurations)
+        return f"Under {finding.name} no two configurations can be compared yet."
     if summary.bits_equal:
-        return (
-            f"Under {finding.name} every log-probability is bit equal in all {configurations} "
-            f"configurations: {count} of {finding.compared} problems, the whole vocabulary at "
-            "every position."
+        count = (
+            f"{summary.logprobs_compared:,} log-probabilities"
+            if summary.logprobs_compared is not None
+            else f"{summary.positions_compared:,} rows of log-probabilities"
         )
-    share = summary.bit_div_percent.value
+        return (
+            f"Under {finding.name} every log-probability is bit equal in {summary.extent}: "
+            f"{count} of {finding.compared} problems, the whole vocabulary at every position."
+        )
     return (
-        f"Under {finding.name} log-probabilities were not bit equal: they differ on {share:.1f} % "
-        f"of problems, and {finding.diverging} of {finding.compared} problems got answers that "
-        "differ. That breaks its promise; please report it with this page."
+        f"Under {finding.name} log-probabilities were not bit equal: {_differing(finding)}. That "
+        "breaks its promise; please report it with this page."
     )
+
+
+def _differing(finding: Finding) -> str:
+    share = finding.summary.bit_div_percent.value
+    if finding.diverging or share > 0:
+        return (
+            f"they differ on {share:.1f} % of problems, and {finding.diverging} of "
+            f"{finding.compared} problems got answers that differ"
+        )
+    return "they differ in a configuration that is not complete"
 
 
 def _count(finding: Finding) -> Count:
