@@ -65,6 +65,7 @@ void pack_keys(const AttentionArgs& args, const float* k, const KeyBlock& block,
       const char* end = rows.first[lane] + args.D * static_cast<int64_t>(sizeof(float));
       rows.end = end > rows.end ? end : rows.end;
     }
+    rows.measure();
     pack_rows<Storage::kFloat32>(rows, static_cast<int>(args.D), keys + j, kKeyBlock);
   }
 }

@@ -9,6 +9,8 @@
 #include "float_control.h"
 #include "key_blocks.h"
 #include "rotary_table.h"
+#include "sampling.h"
+#include "selection.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -131,6 +133,47 @@ void dot(uintptr_t x, uintptr_t w, int64_t ldw, uintptr_t y, int64_t rows, int64
   parallel_for(threads, rows, grain_of(4 * n), [&](int64_t begin, int64_t end) { kernels.dot(args, begin, end); });
 }
 
+void topk_at(uintptr_t x, uintptr_t values, uintptr_t indices, int64_t rows, int64_t n, int64_t k, int threads) {
+  const TopkArgs args = {.x = pointer<const float>(x),
+                         .values = pointer<float>(values),
+                         .indices = pointer<int64_t>(indices),
+                         .rows = rows,
+                         .n = n,
+                         .k = k};
+  parallel_for(threads, rows, grain_of(4 * n), [&](int64_t begin, int64_t end) { topk(args, begin, end); });
+}
+
+void sample_at(uintptr_t x, uintptr_t scores, uintptr_t exponentials, uintptr_t sequence_keys, uintptr_t positions,
+               uintptr_t tokens, int64_t rows, int64_t n, double temperature, int64_t top_k, uint64_t top_p,
+               uint64_t seed, int threads) {
+  const ScoreArgs score_args = {.x = pointer<const float>(x),
+                                .scores = pointer<float>(scores),
+                                .exponentials = pointer<float>(exponentials),
+                                .rows = rows,
+                                .n = n,
+                                .temperature = static_cast<float>(temperature)};
+  const SampleArgs args = {.scores = score_args.scores,
+                           .exponentials = score_args.exponentials,
+                           .sequence_keys = pointer<const int64_t>(sequence_keys),
+                           .positions = pointer<const int64_t>(positions),
+                           .tokens = pointer<int64_t>(tokens),
+                           .rows = rows,
+                           .n = n,
+                           .top_k = top_k,
+                           .top_p = top_p,
+                           .seed = seed};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, rows, grain_of(16 * n), [&](int64_t begin, int64_t end) {
+    kernels.sampling_scores(score_args, begin, end);
+    sample(args, begin, end);
+  });
+}
+
+std::vector<uint32_t> philox_words(const std::vector<uint32_t>& counter, const std::vector<uint32_t>& key) {
+  const auto out = philox({counter.at(0), counter.at(1), counter.at(2), counter.at(3)}, {key.at(0), key.at(1)});
+  return {out.begin(), out.end()};
+}
+
 void rotary_frequencies_at(double base, int64_t head_dim, uintptr_t frequencies) {
   const FloatControl control;
   rotary_frequencies(base, head_dim, pointer<double>(frequencies));
@@ -238,6 +281,9 @@ NB_MODULE(_csrc, m) {
   m.def("layer_norm", layercast::layer_norm, unlocked);
   m.def("argmax", layercast::argmax, unlocked);
   m.def("dot", layercast::dot, unlocked);
+  m.def("topk", topk_at, unlocked);
+  m.def("sample", sample_at, unlocked);
+  m.def("philox", philox_words);
   m.def("rotary_frequencies", rotary_frequencies_at, unlocked);
   m.def("rotary_table", rotary_table_at, unlocked);
   m.def("rotary", layercast::rotary, unlocked);

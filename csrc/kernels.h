@@ -51,6 +51,14 @@ struct RowArgs {
   int64_t rows, n;
 };
 
+struct ScoreArgs {
+  const float* x;       // (rows, n), contiguous
+  float* scores;        // (rows, n): x / temperature
+  float* exponentials;  // (rows, n): exp(score - the row's largest score)
+  int64_t rows, n;
+  float temperature;
+};
+
 struct DotArgs {
   const float* x;  // (rows, n)
   const float* w;  // (rows, n), or (n,) with ldw = 0
@@ -116,6 +124,7 @@ struct Kernels {
   void (*log_softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*argmax)(const ArgmaxArgs&, int64_t begin, int64_t end);
   void (*dot)(const DotArgs&, int64_t begin, int64_t end);
+  void (*sampling_scores)(const ScoreArgs&, int64_t begin, int64_t end);
   void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end);
 
   // An element.

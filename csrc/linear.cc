@@ -34,6 +34,7 @@ LAYERCAST_INLINE Rows weight_rows(const LinearArgs& args, int64_t column, int64_
     rows.first[lane] = weight + (c * args.ldw + k) * kBytes;
   }
   rows.end = weight + ((args.N - 1) * args.ldw + args.K) * kBytes;
+  rows.measure();
   return rows;
 }
 

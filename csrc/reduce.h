@@ -27,6 +27,7 @@ inline void pack_chunks(const ChunkGroup& group, const float* x, int64_t n, int 
     rows.first[lane] = reinterpret_cast<const char*>(x + group.start[lane < group.count ? lane : 0]);
   }
   rows.end = reinterpret_cast<const char*>(x + n);
+  rows.measure();
   pack_rows<Storage::kFloat32>(rows, longest, packed, kLanes);
   if (whole) return;
   I32 lengths;

@@ -1,4 +1,4 @@
-// Operations on one row at a time: rms_norm, layer_norm, softmax, log_softmax, argmax, dot.
+// Operations on one row at a time: rms_norm, layer_norm, softmax, log_softmax, argmax, dot, and the scores of sampling.
 #include "contract.h"
 #include "kernels.h"
 #include "reduce.h"
@@ -79,6 +79,16 @@ void log_softmax(const RowArgs& args, int64_t begin, int64_t end) {
     map(x, y, args.n, [&](F32 v) { return exp(v - largest); });
     const F32 log_total = log(splat(dot(y, nullptr, args.n)));
     map(x, y, args.n, [&](F32 v) { return (v - largest) - log_total; });
+  }
+}
+
+void sampling_scores(const ScoreArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    float* scores = args.scores + row * args.n;
+    const F32 temperature = splat(args.temperature);
+    map(args.x + row * args.n, scores, args.n, [&](F32 v) { return v / temperature; });
+    const F32 largest = splat(row_maximum(scores, args.n));
+    map(scores, args.exponentials + row * args.n, args.n, [&](F32 v) { return exp(v - largest); });
   }
 }
 

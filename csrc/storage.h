@@ -60,23 +60,36 @@ LAYERCAST_INLINE void widen(U32 words, F32 (&elements)[Layout<kStorage>::kPerWor
 struct Rows {
   const char* first[kLanes];  // each row's first byte
   const char* end;            // nothing at or past it is read
+  int64_t shared;             // bytes that every row has before the end
+
+  // To be called when `first` and `end` are set.
+  LAYERCAST_INLINE void measure() {
+    shared = end - first[0];
+    for (int lane = 1; lane < kLanes; ++lane) shared = end - first[lane] < shared ? end - first[lane] : shared;
+  }
 };
 
-// One vector of each row, from byte `offset` of the row on. A whole vector is read where memory allows, past what the
-// caller will use; where it does not, up to the end, and +0 beyond.
-LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, U32 (&words)[kLanes]) {
-#pragma GCC unroll 16
+// `load_rows` where some row's vector would reach past the end: what lies before it, and +0 beyond.
+__attribute__((noinline)) void copy_rows(const Rows& rows, int64_t offset, uint32_t (&copy)[kLanes][kLanes]) {
+  constexpr auto kSize = static_cast<int64_t>(sizeof copy[0]);
+  memset(copy, 0, sizeof copy);
   for (int lane = 0; lane < kLanes; ++lane) {
-    const char* p = rows.first[lane] + offset;
-    const int64_t left = rows.end - p;
-    if (__builtin_expect(left >= static_cast<int64_t>(sizeof(U32)), true)) {
-      words[lane] = load_words(p);
-    } else {
-      uint32_t buffer[kLanes] = {};
-      if (left > 0) memcpy(buffer, p, static_cast<size_t>(left));
-      words[lane] = load_words(buffer);
-    }
+    const int64_t left = rows.end - rows.first[lane] - offset;
+    if (left > 0) memcpy(copy[lane], rows.first[lane] + offset, static_cast<size_t>(left < kSize ? left : kSize));
   }
+}
+
+// One vector of each row, from byte `offset` of the row on, whole where memory allows: past what the caller will use.
+LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, U32 (&words)[kLanes]) {
+  if (__builtin_expect(offset + static_cast<int64_t>(sizeof(U32)) <= rows.shared, true)) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(rows.first[lane] + offset);
+    return;
+  }
+  uint32_t copy[kLanes][kLanes];
+  copy_rows(rows, offset, copy);
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(copy[lane]);
 }
 
 // The first `count` elements of kLanes rows become columns: packed[k * pitch + lane] = row `lane`, element k.

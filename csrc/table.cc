@@ -16,6 +16,7 @@ void softmax(const RowArgs&, int64_t, int64_t);
 void log_softmax(const RowArgs&, int64_t, int64_t);
 void argmax(const ArgmaxArgs&, int64_t, int64_t);
 void dot(const DotArgs&, int64_t, int64_t);
+void sampling_scores(const ScoreArgs&, int64_t, int64_t);
 void rotary(const RotaryArgs&, int64_t, int64_t);
 void silu(const ElementwiseArgs&, int64_t, int64_t);
 void exp(const ElementwiseArgs&, int64_t, int64_t);
@@ -38,6 +39,7 @@ const Kernels& kernels() {
       .log_softmax = log_softmax,
       .argmax = argmax,
       .dot = dot,
+      .sampling_scores = sampling_scores,
       .rotary = rotary,
       .silu = silu,
       .exp = exp,

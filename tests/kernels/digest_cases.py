@@ -38,6 +38,10 @@ def _row_cases():
             yield f"softmax {kind} {n}", ops.softmax(shifted)
             yield f"log_softmax {kind} {n}", ops.log_softmax(shifted)
             yield f"argmax {kind} {n}", ops.argmax(x)
+            if kind != "bits":
+                keys = torch.arange(7)
+                draws = {"seed": n, "sequence_keys": keys, "positions": keys, "top_p": 0.9}
+                yield f"sample {kind} {n}", ops.sample(shifted, temperature=0.8, **draws)
 
 
 def _elementwise_cases():

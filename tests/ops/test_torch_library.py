@@ -37,6 +37,13 @@ CALLS = {
     "softmax": ((X,), lambda x: ops.softmax(x)),
     "log_softmax": ((X,), lambda x: ops.log_softmax(x)),
     "argmax": ((X,), lambda x: ops.argmax(x)),
+    "topk": ((X, 3), lambda x, k: ops.topk(x, k)),
+    "sample": (
+        (X, 0.7, 5, torch.arange(3), torch.arange(3), 10, 0.9),
+        lambda x, t, s, k, p, top_k, top_p: ops.sample(
+            x, temperature=t, seed=s, sequence_keys=k, positions=p, top_k=top_k, top_p=top_p
+        ),
+    ),
     "silu": ((X,), lambda x: ops.silu(x)),
     "gelu": ((X,), lambda x: ops.gelu(x)),
     "gelu_tanh": ((X,), lambda x: ops.gelu_tanh(x)),
@@ -55,6 +62,7 @@ CALLS = {
         ),
     ),
 }
+NOT_OPERATIONS = ("isa", "available_isas", "sequence_key")
 EVERY = pytest.mark.parametrize("name", CALLS)
 
 
@@ -63,7 +71,7 @@ def results(value):
 
 
 def test_every_public_operation_is_listed():
-    functions = {name for name in ops.__all__ if name not in ("isa", "available_isas")}
+    functions = {name for name in ops.__all__ if name not in NOT_OPERATIONS}
     assert functions == set(CALLS)
 
 

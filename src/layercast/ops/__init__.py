@@ -13,7 +13,8 @@ from layercast.ops.linear import linear
 from layercast.ops.normalization import layer_norm, rms_norm
 from layercast.ops.reduction import dot
 from layercast.ops.rotary import rotary, rotary_table
-from layercast.ops.selection import argmax
+from layercast.ops.sampling import sample, sequence_key
+from layercast.ops.selection import argmax, topk
 from layercast.ops.softmax import log_softmax, softmax
 
 __all__ = [
@@ -31,7 +32,10 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "sample",
+    "sequence_key",
     "silu",
     "softmax",
     "tanh",
+    "topk",
 ]

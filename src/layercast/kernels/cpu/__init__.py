@@ -7,7 +7,8 @@ from layercast.kernels.cpu.linear import linear
 from layercast.kernels.cpu.normalization import layer_norm, rms_norm
 from layercast.kernels.cpu.reduction import dot
 from layercast.kernels.cpu.rotary import frequencies, rotary, rotary_table
-from layercast.kernels.cpu.selection import argmax
+from layercast.kernels.cpu.sampling import sample
+from layercast.kernels.cpu.selection import argmax, topk
 from layercast.kernels.cpu.softmax import log_softmax, softmax
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "sample",
     "silu",
     "softmax",
     "tanh",
+    "topk",
 ]

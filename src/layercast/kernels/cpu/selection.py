@@ -1,4 +1,4 @@
-"""`argmax` by the C++ kernels."""
+"""`argmax` and `topk` by the C++ kernels."""
 
 from __future__ import annotations
 
@@ -15,3 +15,20 @@ def argmax(x: Tensor) -> Tensor:
     y = torch.empty(x.shape[:-1], dtype=torch.int64)
     csrc.argmax(x.data_ptr(), y.data_ptr(), rows_of(x), x.shape[-1], torch.get_num_threads())
     return y
+
+
+def topk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """See `layercast.ops.topk`."""
+    x = x.contiguous()
+    values = torch.empty((*x.shape[:-1], k), dtype=torch.float32)
+    indices = torch.empty((*x.shape[:-1], k), dtype=torch.int64)
+    csrc.topk(
+        x.data_ptr(),
+        values.data_ptr(),
+        indices.data_ptr(),
+        rows_of(x),
+        x.shape[-1],
+        k,
+        torch.get_num_threads(),
+    )
+    return values, indices

@@ -12,7 +12,8 @@ from layercast.kernels.reference.linear import linear
 from layercast.kernels.reference.normalization import layer_norm, rms_norm
 from layercast.kernels.reference.reduction import dot
 from layercast.kernels.reference.rotary import frequencies, rotary, rotary_table
-from layercast.kernels.reference.selection import argmax
+from layercast.kernels.reference.sampling import sample
+from layercast.kernels.reference.selection import argmax, topk
 from layercast.kernels.reference.softmax import log_softmax, softmax
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "sample",
     "silu",
     "softmax",
     "tanh",
+    "topk",
 ]
