@@ -220,8 +220,13 @@ LAYERCAST_INLINE void transpose_round(U32 (&words)[kLanes]) {
   for (int i = 0; i < kLanes; ++i) {
     if (i & kStep) continue;
     const U32 a = words[i], b = words[i | kStep];
+#if defined(__clang__) || __GNUC__ >= 12
     words[i] = __builtin_shufflevector(a, b, ((kIs & kStep) ? kLanes + (kIs ^ kStep) : kIs)...);
     words[i | kStep] = __builtin_shufflevector(a, b, ((kIs & kStep) ? kLanes + kIs : (kIs ^ kStep))...);
+#else
+    words[i] = __builtin_shuffle(a, b, U32{((kIs & kStep) ? kLanes + (kIs ^ kStep) : kIs)...});
+    words[i | kStep] = __builtin_shuffle(a, b, U32{((kIs & kStep) ? kLanes + kIs : (kIs ^ kStep))...});
+#endif
   }
 }
 #endif
