@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layercast.errors import ShapeError
 from layercast.study import metrics
 
 PAPER = json.loads((Path(__file__).parents[1] / "data" / "paper_tables.json").read_text())
@@ -139,22 +140,25 @@ def test_avg_std_top1_prob_takes_positions_up_to_the_divergence_index_inclusive(
     # Position 0: 0.5 and 0.5: 0. Position 1: 0.25 and 0.75: deviations 0.25, squares 0.125, over
     # n - 1 = 1, root sqrt(0.125). Mean of the two: sqrt(0.125) / 2.
     probabilities = [[[0.5, 0.25, 0.9], [0.5, 0.75, 0.1]]]
+    responses = [[[5, 6, 7], [5, 8, 7]]]
     expected = math.sqrt(0.125) / 2
-    assert metrics.avg_std_top1_prob(probabilities, [1]) == pytest.approx(expected, rel=1e-15)
+    assert metrics.avg_std_top1_prob(probabilities, responses) == pytest.approx(expected, rel=1e-15)
 
 
 def test_avg_std_top1_prob_of_a_problem_that_never_diverges_takes_every_position() -> None:
     # Spread sqrt(0.125) at positions 1 and 2, 0 at position 0: mean 2/3 of it.
     probabilities = [[[0.5, 0.25, 0.25], [0.5, 0.75, 0.75]]]
+    responses = [[[5, 6, 7], [5, 6, 7]]]
     expected = 2 / 3 * math.sqrt(0.125)
-    assert metrics.avg_std_top1_prob(probabilities, [None]) == pytest.approx(expected, rel=1e-15)
+    assert metrics.avg_std_top1_prob(probabilities, responses) == pytest.approx(expected, rel=1e-15)
 
 
 def test_avg_std_top1_prob_averages_problems_not_positions() -> None:
     # One problem of one position with spread s, one of three positions with spread 0: s / 2.
     s = math.sqrt(0.125)
     probabilities = [[[0.25], [0.75]], [[0.5] * 3, [0.5] * 3]]
-    assert metrics.avg_std_top1_prob(probabilities, [None, None]) == pytest.approx(s / 2, rel=1e-15)
+    responses = [[[5], [5]], [[5, 6, 7], [5, 6, 7]]]
+    assert metrics.avg_std_top1_prob(probabilities, responses) == pytest.approx(s / 2, rel=1e-15)
 
 
 def test_avg_std_top1_prob_where_one_response_has_ended() -> None:
@@ -162,18 +166,40 @@ def test_avg_std_top1_prob_where_one_response_has_ended() -> None:
     # Position 0: 0.5 three times: 0. Position 1: 0.25, 0.75: s. Mean: s / 2.
     s = math.sqrt(0.125)
     rows = [[[0.5], [0.5, 0.25], [0.5, 0.75]]]
-    assert metrics.avg_std_top1_prob(rows, [1]) == pytest.approx(s / 2, rel=1e-15)
+    responses = [[[5], [5, 6], [5, 6]]]
+    assert metrics.avg_std_top1_prob(rows, responses) == pytest.approx(s / 2, rel=1e-15)
     # With two responses nothing is left to compare at 1: only position 0 counts.
-    assert metrics.avg_std_top1_prob([[[0.5], [0.5, 0.25]]], [1]) == 0.0
+    assert metrics.avg_std_top1_prob([[[0.5], [0.5, 0.25]]], [[[5], [5, 6]]]) == 0.0
 
 
 def test_avg_std_top1_prob_shows_a_nan_rather_than_dropping_it() -> None:
-    assert math.isnan(metrics.avg_std_top1_prob([[[math.nan], [0.5]]], [None]))
+    assert math.isnan(metrics.avg_std_top1_prob([[[math.nan], [0.5]]], [[[5], [5]]]))
 
 
-def test_avg_std_top1_prob_refuses_indices_of_other_problems() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        metrics.avg_std_top1_prob([[[0.5], [0.5]]], [None, None])
+@pytest.mark.parametrize(
+    "responses",
+    [
+        pytest.param([[[5], [5]], [[5], [5]]], id="another number of problems"),
+        pytest.param([[[5]]], id="another number of configurations"),
+        pytest.param([[[5, 6], [5]]], id="another length"),
+        pytest.param([[[5], None]], id="a cell is missing in one alone"),
+        pytest.param([1], id="divergence indices"),
+        pytest.param([None], id="a divergence index of none"),
+        pytest.param(None, id="none"),
+        pytest.param([[5, 5]], id="one problem alone"),
+    ],
+)
+def test_avg_std_top1_prob_refuses_other_answers_than_the_probabilities_are_of(
+    responses: object,
+) -> None:
+    with pytest.raises(ShapeError, match="avg_std_top1_prob: `responses` must"):
+        metrics.avg_std_top1_prob([[[0.5], [0.5]]], responses)
+
+
+def test_avg_std_top1_prob_takes_arrays() -> None:
+    probabilities = np.array([[[0.25], [0.75]]])
+    value = metrics.avg_std_top1_prob(probabilities, np.array([[[5], [5]]]))
+    assert value == pytest.approx(math.sqrt(0.125), rel=1e-15)
 
 
 def test_pass_at_1_by_hand() -> None:

@@ -343,7 +343,6 @@ def test_summary_of_a_run_agrees_with_the_metrics_on_its_records(finished_run: P
         cells = {(row["problem_id"], row["config_id"]): row for row in table}
         grid = [[cells[name, config] for config in configs] for name in names]
         responses = [[cell["token_ids"] for cell in row] for row in grid]
-        indices = metrics.divergence_indices(responses)
         tops = [
             [np.exp(np.float64(cell["top_logprobs"][:: cell["top_k"]])) for cell in row]
             for row in grid
@@ -355,7 +354,7 @@ def test_summary_of_a_run_agrees_with_the_metrics_on_its_records(finished_run: P
             "div_percent": metrics.div_percent(responses),
             "div_index": metrics.mean_divergence_index(responses),
             "avg_std_output_length": metrics.avg_std_output_length(lengths),
-            "avg_std_top1_prob": metrics.avg_std_top1_prob(tops, indices),
+            "avg_std_top1_prob": metrics.avg_std_top1_prob(tops, responses),
         }
         for name, value in expected.items():
             assert getattr(precision, name).value == pytest.approx(value, rel=1e-12), name

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from layercast.errors import ShapeError
+
 #: What `mean_divergence_index` returns when no problem diverges, as in the paper.
 NO_DIVERGENCE = -1.0
 
@@ -136,7 +138,7 @@ def avg_std_output_length(lengths: Sequence[Sequence[int | float | None]]) -> fl
 
 def avg_std_top1_prob(
     probabilities: Sequence[Sequence[ArrayLike | None]],
-    indices: Sequence[int | None],
+    responses: Sequence[Sequence[ArrayLike | None]],
 ) -> float:
     """Return Avg_Std@top1_prob: how far the top token's probability moves while prefixes agree.
 
@@ -148,16 +150,56 @@ def avg_std_top1_prob(
     Args:
         probabilities: Problems x configurations, each cell the top-1 probability (not its
             logarithm) at every position, or None.
-        indices: `divergence_index` of each problem.
+        responses: Problems x configurations, each cell the token ids that were generated, as many
+            as there are probabilities, or None.
 
     Returns:
         A probability; problems with no comparable position are left out, NaN if none is left.
 
     Raises:
-        ValueError: the two arguments differ in the number of problems.
+        ShapeError: a cell of one table does not match that of the other.
     """
+    _require_same_shape(probabilities, responses)
+    indices = divergence_indices(responses)
     terms = [std_top1_prob(row, index) for row, index in zip(probabilities, indices, strict=True)]
     return _mean(term for term in terms if term is not None)
+
+
+def _require_same_shape(probabilities: object, responses: object) -> None:
+    ours, theirs = _lengths(probabilities), _lengths(responses)
+    if ours is None or theirs is None:
+        name = "probabilities" if ours is None else "responses"
+        raise ShapeError(
+            f"avg_std_top1_prob: `{name}` must be problems x configurations, each cell a sequence "
+            "or None, got something else. Pass the token ids of each answer as `responses`."
+        )
+    if len(ours) != len(theirs):
+        raise ShapeError(
+            f"avg_std_top1_prob: `responses` must hold as many problems as `probabilities`, got "
+            f"{len(theirs)} and {len(ours)}. Pass the same problems in both."
+        )
+    for problem, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a != b:
+            raise ShapeError(
+                f"avg_std_top1_prob: `responses` must hold as many tokens as `probabilities` has "
+                f"positions in each cell, got {b} and {a} in problem {problem}. Pass the same "
+                "answers in both."
+            )
+
+
+def _lengths(table: object) -> list[list[int | None]] | None:
+    """Return the length of each cell, None for a missing one; None if it is no such table."""
+    if not isinstance(table, Sequence | np.ndarray):
+        return None
+    rows: list[list[int | None]] = []
+    for row in table:
+        if not isinstance(row, Sequence | np.ndarray):
+            return None
+        cells = [None if cell is None else np.asarray(cell) for cell in row]
+        if any(cell is not None and cell.ndim != 1 for cell in cells):
+            return None
+        rows.append([None if cell is None else cell.size for cell in cells])
+    return rows
 
 
 def std_top1_prob(probabilities: Iterable[ArrayLike | None], index: int | None) -> float | None:
