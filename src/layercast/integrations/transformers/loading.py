@@ -121,15 +121,24 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
 
 
 def _check_folder(name: str) -> None:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, the home of nobody here
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        reason = error.strerror if isinstance(error, OSError) else "no such user's home folder"
+        raise CheckpointError(
+            f"load: `path_or_id` must be an existing folder or a hub id, got {shown!r} ({reason}). "
+            "Check the path."
+        ) from error
+    if is_folder:
         if not (path / "config.json").is_file():
             raise CheckpointError(
                 "load: `path_or_id` must be a folder with config.json and safetensors files, got "
                 f"{name!r} without config.json. Point it at the folder that save_pretrained or "
                 "the hub wrote."
             )
-    elif path.is_file():
+    elif is_file:
         raise CheckpointError(
             f"load: `path_or_id` must be a folder or a hub id, got the file {name!r}. Give the "
             "folder it lies in."
