@@ -1,7 +1,7 @@
 """Runs a study in a process of its own, to be killed: ``run_in_process.py OUT PLAN_JSON ENGINE``.
 
-ENGINE is ``stub`` or ``transformers``. Prints the result as JSON and exits with 0 if the run is
-complete, 1 if not, 2 on a refusal.
+ENGINE is ``stub``, ``transformers`` or ``killing``. Prints the result as JSON and exits with 0 if
+the run is complete, 1 if not, 2 on a refusal.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from layercast.study.plan import parse_plan
 from layercast.study.pool import Launch
 from layercast.study.runner import run_study
 
-STUB = Launch(engine="stub_engine", task="stub_engine:StubTask")
+LAUNCHES = {
+    "stub": Launch(engine="stub_engine", task="stub_engine:StubTask"),
+    "transformers": Launch(),
+    "killing": Launch(engine="killing_engine"),
+}
 
 
 def main() -> int:
     out, plan, engine = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     try:
-        result = run_study(parse_plan(plan), out, launch=STUB if engine == "stub" else None)
+        result = run_study(parse_plan(plan), out, launch=LAUNCHES[engine])
     except LayercastError as error:
         print(error, file=sys.stderr)
         return 2

@@ -121,8 +121,6 @@ class StubEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "exit":
                 os._exit(7)
-            case "hang":
-                time.sleep(600)
             case "file-too-large":
                 # The write of this batch's file fails after its first 300 bytes.
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from layercast.errors import RecordError
-from layercast.study import atomic, records
-from layercast.study.atomic import remove_partial_files, write_atomically
+from layercast.study import atomic, lock, records
+from layercast.study.atomic import write_atomically
 from layercast.study.lock import lock_folder
 from layercast.study.manifest import read_manifest
 
@@ -72,13 +75,33 @@ def test_file_is_synced_before_it_gets_its_name_and_its_folder_after(
     assert steps == ["file", "rename", "folder"]
 
 
-def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    kept = tmp_path / "a" / "batch-00001.parquet"
-    kept.parent.mkdir()
-    kept.write_text("")
-    (tmp_path / "a" / ".batch-00002.parquet.77.partial").write_text("")
-    assert remove_partial_files(tmp_path) == 1
-    assert list(kept.parent.iterdir()) == [kept]
+def test_write_over_a_folder_says_that_it_is_one(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="got a folder of that name") as caught:
+        write_atomically(tmp_path, lambda file: file.write(b"x"))
+    assert "ree space" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_to_a_name_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="File name too long"):
+        write_atomically(tmp_path / ("n" * 400), lambda file: file.write(b"x"))
+
+
+def test_folders_without_a_batch_hold_no_records(tmp_path: Path) -> None:
+    (tmp_path / "records" / "bf16" / "avx2-t1-b2").mkdir(parents=True)
+    leftover = tmp_path / "records" / "fp16" / "avx2-t1-b2" / ".batch-00000.parquet.7.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("")
+    assert records.precisions(tmp_path) == []
+    assert records.config_ids(tmp_path, "bf16") == []
+    assert records.config_ids(tmp_path, "fp16") == []
+
+
+def test_missing_problems_are_not_said_to_come_back(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"problems\.parquet") as caught:
+        records.read_problems(tmp_path)
+    assert "into a new folder" in str(caught.value)
+    assert "Delete it" not in str(caught.value)
 
 
 def test_only_the_columns_asked_for_are_read(finished_run: Path) -> None:
@@ -131,6 +154,54 @@ def test_manifest_that_cannot_be_read_is_one_line(
     with pytest.raises(RecordError, match=message) as caught:
         read_manifest(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (lambda tree: tree.update(resolved={}), "resolved.plan"),
+        (lambda tree: tree["resolved"]["plan"].pop("decoding"), "resolved.plan.decoding"),
+        (lambda tree: tree["resolved"].update(configurations=[]), "resolved.configurations"),
+        (lambda tree: tree.update(starts=[]), "starts"),
+        (
+            lambda tree: tree.update(model_files={"config.json": {}}),
+            "model_files.config.json.bytes",
+        ),
+    ],
+    ids=["resolved", "decoding", "configurations", "starts", "files"],
+)
+def test_manifest_that_lacks_a_part_is_one_line_naming_it(
+    finished_run: Path, tmp_path: Path, damage: Callable[[dict[str, Any]], object], place: str
+) -> None:
+    tree = json.loads((finished_run / "manifest.json").read_text())
+    damage(tree)
+    (tmp_path / "manifest.json").write_text(json.dumps(tree))
+    with pytest.raises(RecordError, match=f"`{place}`") as caught:
+        read_manifest(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_full_disk_at_the_lock_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def no_space(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lock.os, call, no_space)
+    with pytest.raises(RecordError, match=r"No space left on device\. Free space"):
+        lock_folder(tmp_path).__enter__()
+
+
+def test_file_system_without_locks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    with pytest.raises(RecordError, match="Name a folder on a local disk"):
+        lock_folder(tmp_path).__enter__()
 
 
 def test_lock_is_free_again_only_when_every_holder_of_its_file_is_gone(tmp_path: Path) -> None:

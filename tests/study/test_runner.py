@@ -322,6 +322,61 @@ def test_folder_with_other_files_is_refused_and_left_alone(
     assert [child.name for child in out.iterdir()] == ["chapter.tex"]
 
 
+@pytest.mark.parametrize("manifest", ["{}", '{"schema_version": 1}', "not JSON"])
+def test_folder_with_a_manifest_of_something_else_is_left_alone(
+    stub_study: StudyProcess, tmp_path: Path, manifest: str
+) -> None:
+    out = tmp_path / "extension"
+    theirs = {"manifest.json": manifest, "sub/.download.partial": "", ".plan.json.3.partial": ""}
+    for name, text in theirs.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    status, _, stderr = stub_study.run(out)
+    assert status == 2
+    assert "manifest.json" in stderr
+    assert len(stderr.splitlines()) == 1
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert left == set(theirs)
+
+
+def test_only_the_runs_own_leftovers_are_removed(
+    stub_study: StudyProcess, uninterrupted: Path
+) -> None:
+    batches = next((uninterrupted / "records" / "bf16").iterdir())
+    ours = [
+        uninterrupted / ".manifest.json.77.partial",
+        uninterrupted / ".problems.parquet.77.partial",
+        batches / ".batch-00002.parquet.77.partial",
+    ]
+    theirs = [
+        uninterrupted / ".thesis.tex.77.partial",
+        uninterrupted / "notes.partial",
+        batches / ".download.partial",
+    ]
+    for path in [*ours, *theirs]:
+        path.write_text("")
+    assert stub_study.run(uninterrupted)[0] == 0
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in theirs)
+
+
+def test_run_without_its_problems_is_refused_with_a_way_out(
+    stub_study: StudyProcess, uninterrupted: Path
+) -> None:
+    (uninterrupted / "problems.parquet").unlink()
+    status, _, stderr = stub_study.run(uninterrupted)
+    assert status == 2
+    assert "run the study into a new folder" in stderr
+    assert "Delete it" not in stderr
+
+
+def test_training_log_beside_the_model_may_be_written_again(
+    stub_study: StudyProcess, uninterrupted: Path
+) -> None:
+    Path(stub_study.plan["model"], "training_log.json").write_text("[]")
+    assert stub_study.run(uninterrupted)[0] == 0
+
+
 def test_records_without_their_manifest_are_refused(
     stub_study: StudyProcess, uninterrupted: Path
 ) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layercast.errors import RecordError
+from layercast.study.atomic import remedy
 
 #: Workers of a killed runner die with it; this is how long their end may take.
 _GRACE_SECONDS = 10.0
@@ -38,8 +39,7 @@ def lock_folder(folder: Path) -> Iterator[int]:
         ) from error
     try:
         _acquire(descriptor, folder)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        _sign(descriptor, folder)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -60,6 +60,23 @@ def _acquire(descriptor: int, folder: Path) -> None:
                     f"(process {holder or 'unknown'}). Wait for it, or name another folder."
                 ) from error
             time.sleep(0.05)
+        except OSError as error:
+            raise RecordError(
+                f"study run: `{folder}` must be on a file system with locks, got "
+                f"{error.strerror}. Name a folder on a local disk with --out."
+            ) from error
+
+
+def _sign(descriptor: int, folder: Path) -> None:
+    """Write into the lock who holds it."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        raise RecordError(
+            f"study run: `{folder}` must be writable, got {error.strerror}. {remedy(error)}, "
+            "then start the run again."
+        ) from error
 
 
 def _is_alive(pid: int) -> bool:

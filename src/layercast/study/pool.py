@@ -59,7 +59,7 @@ class _Running:
     process: subprocess.Popen[str]
     reader: threading.Thread
     failure: str | None = None
-    unreported_tokens: int = 0
+    reported_tokens: int = 0  # of the batch in progress
 
 
 class WorkerPool:
@@ -156,11 +156,11 @@ class WorkerPool:
                 write_manifest(self._folder, self._manifest)
                 self._say(worker.process, "go")
             case TokensGenerated(tokens=tokens):
-                worker.unreported_tokens += tokens
+                worker.reported_tokens += tokens
                 self._progress.tokens(name, tokens)
             case BatchFinished(answers=answers, tokens=tokens):
-                self._progress.tokens(name, tokens - worker.unreported_tokens)
-                worker.unreported_tokens = 0
+                self._progress.tokens(name, tokens - worker.reported_tokens)
+                worker.reported_tokens = 0
                 self._progress.batch_finished(name, answers)
             case Failed(message=message, fatal=fatal):
                 worker.failure = message

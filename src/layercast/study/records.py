@@ -63,6 +63,9 @@ PROBLEM_SCHEMA = pa.schema(
     ]
 )
 
+#: Regular expression of the names of batch files.
+BATCH_FILE_PATTERN = r"batch-\d{5,}\.parquet"
+
 #: The only columns in which two runs of one plan may differ.
 TIMING_COLUMNS = ("batch_seconds",)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from layercast.errors import RecordError
 from layercast.numerics import NUMERICS_VERSION
 from layercast.study import provenance
-from layercast.study.atomic import remove_partial_files
+from layercast.study.atomic import is_partial
 from layercast.study.engines import load_engine
 from layercast.study.jobs import Job, plan_jobs, unfinished
 from layercast.study.lock import lock_folder
@@ -28,21 +29,15 @@ from layercast.study.plan import Plan
 from layercast.study.pool import Launch, WorkerFailure, WorkerPool
 from layercast.study.progress import ProgressListener, Silent
 from layercast.study.prompts import find_task, problem_rows, problems_digest
-from layercast.study.records import write_problems
+from layercast.study.records import BATCH_FILE_PATTERN, read_problems, write_problems
 from layercast.study.resolution import ResolvedPlan, resolve
 from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 from layercast.study.vocabulary import write_vocabulary
 from layercast.tasks import Problem, Task
 
-_RUN_FOLDER_NAMES = {
-    ".lock",
-    "manifest.json",
-    "plan.json",
-    "problems.parquet",
-    VOCABULARY_FILE,
-    "records",
-    "logs",
-}
+_FILE_NAMES = ("manifest.json", "plan.json", "problems.parquet", VOCABULARY_FILE)
+_FILES = "|".join(map(re.escape, _FILE_NAMES))
+_RUN_FOLDER_NAMES = {".lock", *_FILE_NAMES, "records", "logs"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def run_study(
     folder = out.absolute()
     _require_run_folder(folder)
     with lock_folder(folder) as lock:
-        remove_partial_files(folder)
+        _remove_leftovers(folder)
         task_name = launch.task or plan.task
         task = find_task(task_name)
         problems = task.problems(plan.problems)
@@ -121,7 +116,7 @@ def run_study(
                 failures = WorkerPool(pending, manifest, lock, progress).run()
             finally:
                 progress.stop()
-                remove_partial_files(folder)
+                _remove_leftovers(folder)
         left = _batches([unfinished(job) for job in pending])
     return RunResult(
         folder=out,
@@ -135,7 +130,7 @@ def run_study(
 
 
 def _require_run_folder(folder: Path) -> None:
-    """Refuse a folder that holds other things, or records whose manifest is gone."""
+    """Refuse a folder that is not a run's or a new one, before anything in it is touched."""
     try:
         names = {child.name for child in folder.iterdir()}
     except FileNotFoundError:
@@ -149,9 +144,10 @@ def _require_run_folder(folder: Path) -> None:
             f"study run: `{folder}` must be a folder that can be read, got {error.strerror}. "
             "Name another with --out, or mend its permissions."
         ) from error
-    foreign = sorted(name for name in names - _RUN_FOLDER_NAMES if not name.endswith(".partial"))
     if "manifest.json" in names:
+        read_manifest(folder)
         return
+    foreign = sorted(n for n in names - _RUN_FOLDER_NAMES if not is_partial(n, _FILES))
     if foreign:
         raise RecordError(
             f"study run: `{folder}` must be empty or hold a run, got other files "
@@ -162,6 +158,18 @@ def _require_run_folder(folder: Path) -> None:
             f"study run: `{folder}` must hold its manifest, got records without manifest.json. "
             "Restore it, or name another folder with --out."
         )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted writes of a run left; no worker may be writing there."""
+    leftovers = [child for child in folder.glob(".*") if is_partial(child.name, _FILES)]
+    leftovers += [
+        child
+        for child in (folder / "records").glob("*/*/.*")
+        if is_partial(child.name, BATCH_FILE_PATTERN)
+    ]
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
 
 
 def _open_run(
@@ -195,6 +203,7 @@ def _open_run(
         return now, notes
     recorded = read_manifest(folder)
     require_same_run(recorded, now, folder)
+    read_problems(folder)  # without them no worker could start
     if (start.commit, start.dirty) != (recorded.starts[-1].commit, recorded.starts[-1].dirty):
         notes.append("The code's commit is not the one this run was started with; see `starts`.")
     return recorded.with_start(start), notes

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import studies
@@ -114,3 +115,20 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_package(folders):
     (tmp_path / "file").write_text("")
     with pytest.raises(LayercastError, match=r"report\.html"):
         write_report([run], tmp_path / "file" / "report.html")
+
+
+def test_a_folder_as_the_report_is_said_to_be_one(folders, monkeypatch):
+    run, tmp_path = folders
+    monkeypatch.chdir(tmp_path)
+    for out in (tmp_path, Path(".")):
+        with pytest.raises(RecordError, match="must be a file, got the folder") as caught:
+            write_report([run], out)
+        assert "ree space" not in str(caught.value)
+
+
+def test_report_does_not_tell_where_the_model_lay(tmp_path):
+    run = write_study(tmp_path / "run", small(model="/home/somebody/models/tiny"))
+    page = write_report([run], tmp_path / "report.html").read_text("utf-8")
+    assert "/home/somebody" not in page
+    assert "/models/synthetic" not in page
+    assert "tiny: 3 problems" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,12 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
             "report: `run_folders` must name at least one run folder, got none. "
             "Name the folder a study was run into."
         )
+    if os.path.isdir(out):
+        raise RecordError(
+            f"report: `out` must be a file, got the folder {out}. "
+            f"Name one in it, such as {out / 'report.html'}."
+        )
     # Records come from elsewhere and may hold half a surrogate pair, which UTF-8 has no form for.
     page = render(list(run_folders)).encode("utf-8", "backslashreplace")
-    write_atomically(out, lambda file: file.write(page))
+    write_atomically(out, lambda file: file.write(page), then="make the report again")
     return out
