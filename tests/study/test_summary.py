@@ -20,6 +20,7 @@ from rich.console import Console
 from layercast.errors import RecordError
 from layercast.study import metrics, records
 from layercast.study.bootstrap import Estimate
+from layercast.study.report.matrix import read_matrix
 from layercast.study.summary import PrecisionSummary, summarise
 from layercast.study.table import print_table
 
@@ -358,6 +359,24 @@ def test_summary_of_a_run_agrees_with_the_metrics_on_its_records(finished_run: P
         }
         for name, value in expected.items():
             assert getattr(precision, name).value == pytest.approx(value, rel=1e-12), name
+
+
+def test_report_opens_each_batch_file_once_for_the_matrix(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    read = records.pq.ParquetFile
+
+    def counted(path: Path) -> Any:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(records.pq, "ParquetFile", counted)
+    names = records.read_problems(finished_run)["problem_id"].to_pylist()
+    opened.clear()
+    read_matrix([finished_run], ["bf16", "layercast"], names)
+    batches = [path for path in opened if path.name.startswith("batch-")]
+    assert sorted(batches) == sorted((finished_run / "records").rglob("*.parquet"))
 
 
 def test_no_records_yet_is_one_line(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,26 @@ class Source:
 class AnswerTables:
     """The answers of one precision over the configurations of one run or several.
 
-    Only the column asked for is read, one configuration after the other, so that a large run
-    takes the memory of its largest column.
+    A column is read as it is asked for, one configuration after the other, so that a large run
+    takes the memory of its largest column; `load` reads several at once, since opening many small
+    files costs more than reading them.
 
     Args:
         precision: Which answers.
         problem_ids: The rows of every table, in order.
         sources: The columns of every table, in order.
+        loaded: Record columns already read, by source.
     """
 
     precision: str
     problem_ids: tuple[str, ...]
     sources: tuple[Source, ...]
+    loaded: Mapping[Source, pa.Table] = field(default_factory=dict, repr=False)
+
+    def load(self, *columns: str) -> AnswerTables:
+        """Return the tables with these record columns read, every file opened once."""
+        read = {source: self._columns(source, columns) for source in self.sources}
+        return replace(self, loaded=read)
 
     def select(self, places: Sequence[int]) -> AnswerTables:
         """Return the tables with only the columns at `places`."""
@@ -85,12 +93,9 @@ class AnswerTables:
 
     def _read(self, source: Source, columns: Sequence[str]) -> tuple[list[int], pa.Table]:
         """Return the answers of one configuration and the row of each."""
-        answers = records.read_answers(
-            source.folder,
-            precision=self.precision,
-            config_id=source.config_id,
-            columns=["problem_id", *columns],
-        )
+        answers = self.loaded.get(source)
+        if answers is None or not set(columns) <= set(answers.column_names):
+            answers = self._columns(source, columns)
         places = {problem_id: row for row, problem_id in enumerate(self.problem_ids)}
         names: Sequence[str] = answers["problem_id"].to_pylist()
         unknown = [name for name in names if name not in places]
@@ -102,6 +107,14 @@ class AnswerTables:
                 "run the study into a new folder."
             )
         return [places[name] for name in names], answers
+
+    def _columns(self, source: Source, columns: Sequence[str]) -> pa.Table:
+        return records.read_answers(
+            source.folder,
+            precision=self.precision,
+            config_id=source.config_id,
+            columns=["problem_id", *columns],
+        )
 
 
 def open_answers(

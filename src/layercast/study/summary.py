@@ -161,6 +161,7 @@ def summarise(run_folders: Sequence[Path]) -> StudySummary:
 def _summarise_precision(
     started: AnswerTables, bootstrap: Bootstrap, vocabulary: dict[str, int | None], planned: int
 ) -> PrecisionSummary:
+    started = started.load("prompt_digest", "correct", "output_length", "top_k")
     require_one_prompt(started)
     correct, lengths = started.numbers("correct", "output_length")
     configurations = tuple(

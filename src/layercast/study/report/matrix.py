@@ -14,6 +14,16 @@ from layercast.study.report.packing import Answer, ProblemAnswers
 from layercast.study.resolution import Configuration
 from layercast.study.vocabulary import read_vocabulary
 
+_COLUMNS = (
+    "token_ids",
+    "logprob_digests",
+    "top_ids",
+    "top_logprobs",
+    "top_k",
+    "correct",
+    "answer",
+)
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -92,6 +102,7 @@ def read_pieces(folders: Sequence[Path]) -> dict[int, str]:
 
 def _cells(table: AnswerTables, sources: Sequence[Source]) -> list[list[Answer | None]]:
     """Answers of one precision, problems x `sources`."""
+    table = table.load(*_COLUMNS)
     token_ids, digests = table.lists("token_ids"), table.lists("logprob_digests")
     top_ids, top_logprobs = table.lists("top_ids"), table.lists("top_logprobs")
     top_k, correct = table.numbers("top_k", "correct")
