@@ -35,15 +35,20 @@ def job(threads: int, precision: str = "bf16", model: Path = Path("/nowhere")) -
         (2, [], 1, True),
         (2, [1], 1, True),
         (2, [1, 1], 1, False),
-        (2, [1], 2, False),
-        (2, [2], 1, False),
+        (2, [1], 2, True),
+        (2, [1, 2], 1, False),
         (2, [], 2, True),
+        (2, [2], 2, True),
+        (2, [2, 2], 1, False),
         (1, [], 2, True),  # more threads than cores: alone
         (1, [2], 1, False),
-        (4, [2], 2, True),
+        (4, [2, 2, 2], 2, True),
+        (4, [4], 4, True),
+        (4, [4], 5, True),  # counts as the four cores there are
+        (4, [4, 1], 4, False),
     ],
 )
-def test_workers_take_their_threads_in_cores(
+def test_workers_of_several_threads_count_as_half_of_them(
     cores: int, running: list[int], threads: int, allowed: bool
 ) -> None:
     budget = Budget(cores, 2**50)

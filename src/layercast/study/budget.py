@@ -20,8 +20,12 @@ _MEMORY_SHARE = 0.8
 class Budget:
     """Cores and bytes for all workers at once.
 
-    A worker of n threads takes n cores (all there are, if it asks for more), so that workers with
-    as many threads as there are cores run alone. A worker that fits nowhere runs alone too.
+    A worker of one thread keeps a core busy. One of several threads does not keep as many: between
+    its parallel regions a single thread drives the model (two threads on two cores were measured
+    at one core's time in all), and its waiting threads give up their cores. It counts as half its
+    threads, so that two such workers fill the cores that one leaves idle. How many threads a
+    worker has, which its bits may depend on, is not changed by its neighbours. A worker that fits
+    nowhere runs alone.
     """
 
     cores: int
@@ -35,9 +39,12 @@ class Budget:
     def allows(self, running: Iterable[Job], job: Job) -> bool:
         """Say whether `job` can start beside those that run."""
         others = list(running)
-        cores = sum(min(other.threads, self.cores) for other in [*others, job])
+        cores = sum(self._cores_of(other) for other in [*others, job])
         memory = sum(worker_bytes(other) for other in [*others, job])
         return not others or (cores <= self.cores and memory <= self.memory_bytes)
+
+    def _cores_of(self, job: Job) -> int:
+        return (min(job.threads, self.cores) + 1) // 2
 
 
 def worker_bytes(job: Job) -> int:

@@ -66,7 +66,7 @@ def plan_jobs(
 ) -> list[Job]:
     """Return every worker of a run with all its batches, those of fewer threads first.
 
-    One-thread workers come first because they run side by side; the order within is the plan's.
+    One-thread workers, which keep a core busy each, come first; the order within is the plan's.
     """
     workers = dict.fromkeys((c.threads, c.instruction_set) for c in resolved.configurations)
     decoding = resolved.plan.decoding
