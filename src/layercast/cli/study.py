@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from layercast.errors import ValueRangeError
+
 study_app = typer.Typer(
     help="Measure how much of an evaluation's number is rounding.", no_args_is_help=True
 )
@@ -74,12 +76,25 @@ def run(
 @study_app.command("report", epilog=REPORT_EPILOG)
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of the same plan.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write [report.html]")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="html, one page; or json, the figures alone.")
+    ] = "html",
 ) -> None:
-    """Write one self-contained page, from the records alone."""
-    from layercast.study.report import write_report
+    """Write one self-contained page, or the figures as JSON, from the records alone."""
+    if form not in ("html", "json"):
+        raise ValueRangeError(
+            f"report: `--format` must be html or json, got {form!r}. Correct the name."
+        )
+    out = out or Path(f"report.{form}")
+    if form == "json":
+        from layercast.study.export import write_json_summary
 
-    path = write_report(runs, out)
-    typer.echo(f"Report: {path.resolve()}")
+        write_json_summary(runs, out)
+    else:
+        from layercast.study.report import write_report
+
+        write_report(runs, out)
+    typer.echo(f"Report: {out.resolve()}")

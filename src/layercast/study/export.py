@@ -1,0 +1,80 @@
+"""A study's figures as JSON, for records that pages quote and for other programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from layercast.study.atomic import write_atomically
+from layercast.study.bootstrap import Estimate
+from layercast.study.summary import PrecisionSummary, StudySummary, summarise
+
+SCHEMA_VERSION = 1
+
+_ESTIMATES = (
+    "accuracy", "std_at_acc", "avg_std_output_length", "div_index", "div_percent",
+    "avg_std_top1_prob", "bit_div_percent", "margin",
+)  # fmt: skip
+
+
+def write_json_summary(run_folders: Sequence[Path], out: Path) -> Path:
+    """Write the figures of one run, or of several over the same prompts, to a JSON file.
+
+    Args:
+        run_folders: As for `summarise`.
+        out: The file; written aside and renamed.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RecordError: the folders hold no comparable runs, or the file cannot be written.
+    """
+    text = json.dumps(as_json(summarise(run_folders)), indent=1, allow_nan=False) + "\n"
+    write_atomically(out, lambda file: file.write(text.encode()), then="write it again")
+    return out
+
+
+def as_json(summary: StudySummary) -> dict[str, Any]:
+    """Return the figures as plain values; a figure that is not defined is None.
+
+    Units are those of `PrecisionSummary`; `low` and `high` bound the 95 % bootstrap interval.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "runs": [
+            {
+                "model": manifest.model_name,
+                "plan_digest": manifest.plan_digest,
+                "numerics_version": manifest.numerics_version,
+                "versions": manifest.versions,
+                "device": manifest.device,
+                "commit": manifest.starts[-1].commit,
+            }
+            for manifest in summary.manifests
+        ],
+        "problems": len(summary.problem_ids),
+        "precisions": {p.precision: _precision(p) for p in summary.precisions},
+        "notes": list(summary.notes),
+    }
+
+
+def _precision(summary: PrecisionSummary) -> dict[str, Any]:
+    figures: dict[str, Any] = {name: _estimate(getattr(summary, name)) for name in _ESTIMATES}
+    return figures | {
+        "configurations_planned": summary.planned,
+        "configurations_compared": summary.compared,
+        "bits_equal": summary.bits_equal,
+        "positions_compared": summary.positions_compared,
+        "logprobs_compared": summary.logprobs_compared,
+        "accuracies": {c.label: c.accuracy for c in summary.configurations},
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    figures: dict[str, float] = asdict(estimate)
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
