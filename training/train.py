@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from solutions import solve
-from tokenizer import train_tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from layercast.testbed.problems import stories
+from solutions import solve
+from tokenizer import train_tokenizer
 
 BATCH = 16
 LOOKAHEAD = 16
