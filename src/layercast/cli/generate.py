@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("layercast", "bf16", "fp16", "fp32")
 
-EPILOG = """[bold]Examples[/bold]
+EXAMPLE = (
+    "Ada has 27 stamps. She finds 14 more stamps. She gives 9 away. Then the number doubles. "
+    "She loses 30 of them. How many stamps does Ada have now?"
+)
+
+EPILOG = f"""[bold]Examples[/bold]
 
 The bundled model, its answer as text:
 
-  $ layercast generate testbed --prompt "Mia has 12 coins. She finds 5 more. How many now?"
+  $ layercast generate testbed --prompt "{EXAMPLE}"
 
 Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabilities and digests:
 
