@@ -3,7 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
 #include "float_control.h"
@@ -252,6 +254,17 @@ int64_t attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t 
   return -1;
 }
 
+// Fused multiply-adds made by `units` sets of independent chains, `steps` long, on `threads` threads.
+int64_t fma_rate(int64_t units, int64_t steps, int threads) {
+  std::vector<float> sums(units * kMaxLanes);
+  std::vector<int64_t> counts(units);
+  const FmaRateArgs args = {
+      .sums = sums.data(), .counts = counts.data(), .steps = steps, .factor = 0.5f, .addend = 1.0f};
+  const Kernels& kernels = active_kernels();
+  parallel_for(threads, units, 1, [&](int64_t begin, int64_t end) { kernels.fma_rate(args, begin, end); });
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (const Kernels* table : available_kernels()) names.emplace_back(table->name);
@@ -281,6 +294,7 @@ NB_MODULE(_csrc, m) {
   m.def("layer_norm", layercast::layer_norm, unlocked);
   m.def("argmax", layercast::argmax, unlocked);
   m.def("dot", layercast::dot, unlocked);
+  m.def("fma_rate", layercast::fma_rate, unlocked);
   m.def("topk", topk_at, unlocked);
   m.def("sample", sample_at, unlocked);
   m.def("philox", philox_words);

@@ -104,7 +104,16 @@ struct AttentionArgs {
   float softcap;  // 0: none
 };
 
+// Independent chains of fused multiply-adds, for the rate alone: chain = fma(chain, factor, addend), `steps` times.
+struct FmaRateArgs {
+  float* sums;      // (units, kMaxLanes): each unit writes one vector, so that its chains are needed
+  int64_t* counts;  // (units,): fused multiply-adds, one for each lane, that the unit made
+  int64_t steps;
+  float factor, addend;
+};
+
 constexpr int64_t kMaxHeadDim = 512;
+constexpr int64_t kMaxLanes = 16;
 
 // One table per instruction set. What a unit of work is, is said above each group.
 struct Kernels {
@@ -134,6 +143,9 @@ struct Kernels {
   void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*gelu)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*gelu_tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
+
+  // All the steps of one set of chains.
+  void (*fma_rate)(const FmaRateArgs&, int64_t begin, int64_t end);
 };
 
 // Each exists where the build has the instruction set (LAYERCAST_HAS_...); scalar always does.

@@ -24,6 +24,7 @@ void log(const ElementwiseArgs&, int64_t, int64_t);
 void tanh(const ElementwiseArgs&, int64_t, int64_t);
 void gelu(const ElementwiseArgs&, int64_t, int64_t);
 void gelu_tanh(const ElementwiseArgs&, int64_t, int64_t);
+void fma_rate(const FmaRateArgs&, int64_t, int64_t);
 
 const Kernels& kernels() {
   static constexpr Kernels table = {
@@ -47,6 +48,7 @@ const Kernels& kernels() {
       .tanh = tanh,
       .gelu = gelu,
       .gelu_tanh = gelu_tanh,
+      .fma_rate = fma_rate,
   };
   return table;
 }
