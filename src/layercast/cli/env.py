@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Annotated, Any
 
 import typer
-
-SETTINGS = (
-    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "LAYERCAST_ISA", "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS",
-    "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)  # fmt: skip
-"""Environment variables that change bits or speed; no other is printed, for some hold secrets."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -64,7 +56,7 @@ def _facts() -> dict[str, Any]:
             ],
             "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
         },
-        "settings": {name: value for name, value in sorted(os.environ.items()) if name in SETTINGS},
+        "settings": provenance.settings(),
     }
 
 

@@ -25,6 +25,13 @@ _PACKAGES = (
     "math-verify",
 )
 
+SETTINGS = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "LAYERCAST_ISA", "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
+"""Environment variables that change bits or speed; no other is recorded, for some hold secrets."""
+
 # The CPU features on which numerical libraries choose their code.
 _NUMERICAL_FLAGS = ("fma", "f16c", "avx", "avx2", "asimd", "bf16", "sve")
 _NUMERICAL_FLAG_PREFIXES = ("avx512", "avx_", "amx", "sve", "asimd")
@@ -74,6 +81,11 @@ def source_state() -> dict[str, Any]:
             changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
             return {"commit": commit, "dirty": None if changes is None else bool(changes)}
     return {"commit": None, "dirty": None}
+
+
+def settings() -> dict[str, str]:
+    """Return the environment variables of `SETTINGS` that are set."""
+    return {name: os.environ[name] for name in SETTINGS if name in os.environ}
 
 
 def command_line() -> list[str]:

@@ -1,0 +1,83 @@
+"""A random checkpoint of Qwen2.5-0.5B's shape, and the models of each variant on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layercast.bench.case import Variant
+from layercast.bench.inputs import SEED
+from layercast.errors import UnsupportedError
+
+#: Qwen2.5-0.5B's config.json (Qwen Team 2024, arXiv:2412.15115).
+SHAPE = {
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32_768,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "tie_word_embeddings": True,
+}
+
+DISTRIBUTION = "weights ~ N(0, 0.02^2), rounded to bfloat16; biases 0, gains 1; token ids uniform"
+
+
+def save_random_checkpoint(folder: Path, **changes: Any) -> Path:
+    """Write a random Qwen2 model in bfloat16; its speed is that of a trained one.
+
+    Args:
+        folder: Where; made if need be.
+        **changes: Other values of the config than `SHAPE`.
+
+    Returns:
+        `folder`.
+    """
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    config = Qwen2Config(**{**SHAPE, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load_variant(folder: Path, variant: Variant) -> Any:
+    """Load a checkpoint the way a variant runs it.
+
+    Args:
+        folder: The checkpoint.
+        variant: Any that has a model.
+
+    Returns:
+        A causal language model in evaluation mode, on the CPU.
+
+    Raises:
+        UnsupportedError: `variant` is not a model's.
+    """
+    from transformers import AutoModelForCausalLM
+
+    import layercast
+    from layercast.bench.published import publish
+
+    dtypes = {
+        Variant.STOCK_BF16: torch.bfloat16,
+        Variant.STOCK_FP32: torch.float32,
+        Variant.PUBLISHED: torch.bfloat16,
+    }
+    if variant is Variant.LAYERCAST:
+        return layercast.load(folder, local_files_only=True)
+    if variant not in dtypes:
+        raise UnsupportedError(
+            f"bench: `variant` must be one that runs a model, got {variant}. "
+            f"Choose among {', '.join([Variant.LAYERCAST, *dtypes])}."
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtypes[variant], attn_implementation="sdpa", local_files_only=True
+    ).eval()
+    return publish(model) if variant is Variant.PUBLISHED else model

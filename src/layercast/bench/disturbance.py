@@ -1,0 +1,57 @@
+"""How much of the machine others took while something was timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+QUIET_SHARE = 0.1
+"""Share of all cores above which others disturb: accounts are kept in hundredths of a second, so
+that less cannot be told from their rounding over a short round."""
+
+
+@dataclass(frozen=True)
+class CoreSeconds:
+    """Core seconds since start: of everything that ran, and of this process and its children."""
+
+    all: float
+    own: float
+
+
+def core_seconds() -> CoreSeconds | None:
+    """Read the system's accounts; None where it keeps none."""
+    try:
+        line = Path("/proc/stat").read_text().splitlines()[0]
+    except OSError:
+        return None
+    # user nice system idle iowait irq softirq steal: idle and iowait are nobody's.
+    ticks = [int(field) for field in line.split()[1:9]]
+    busy = sum(ticks) - ticks[3] - ticks[4]
+    spent = os.times()
+    own = spent.user + spent.system + spent.children_user + spent.children_system
+    return CoreSeconds(busy / os.sysconf("SC_CLK_TCK"), own)
+
+
+class LoadMeter:
+    """Meters what others take, from its making or last reading on."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._before = core_seconds()
+
+    def read(self) -> float | None:
+        """Return the share of all cores that others took since; None where it is not known."""
+        now, time_now = core_seconds(), time.monotonic()
+        elapsed, before = time_now - self._began, self._before
+        self._began, self._before = time_now, now
+        if now is None or before is None or elapsed <= 0:
+            return None
+        taken = (now.all - before.all) - (now.own - before.own)
+        return max(0.0, taken / (elapsed * (os.cpu_count() or 1)))
+
+    def disturbed(self) -> bool:
+        """Return whether others took more than `QUIET_SHARE` since."""
+        share = self.read()
+        return share is not None and share > QUIET_SHARE

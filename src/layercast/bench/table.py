@@ -1,0 +1,116 @@
+"""What a run shows on a terminal: the verdict in times as fast, one line a case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from layercast.bench.case import Variant
+from layercast.bench.runner import Measurement
+
+_OTHERS = {
+    Variant.STOCK_BF16: "bf16",
+    Variant.STOCK_FP32: "FP32",
+    Variant.PUBLISHED: "published",
+}
+
+
+def print_results(measurements: Sequence[Measurement], console: Console | None = None) -> None:
+    """Print a table an operation, and what a reader must know.
+
+    Args:
+        measurements: In the order of the run.
+        console: Where; standard output if None.
+    """
+    console = console or Console()
+    operations = dict.fromkeys(m.case.operation for m in measurements)
+    for operation in operations:
+        chosen = [m for m in measurements if m.case.operation == operation]
+        console.print(memory_table(chosen[0]) if operation == "memory" else speed_table(chosen))
+    for line in notes(measurements):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def speed_table(measurements: Sequence[Measurement]) -> Table:
+    """Return the table of one operation: layercast's time, and times as fast as each other way."""
+    operation = measurements[0].case.operation
+    others = [name for name in _OTHERS if any(name in m.times for m in measurements)]
+    with_peak = any(m.share_of_peak is not None for m in measurements)
+    with_error = any("relative_error" in m.checked for m in measurements)
+    table = Table(
+        title=f"{operation}: time, and times as fast as ...",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("\nshape", no_wrap=True)
+    headings = ["\nrows", "\nlayercast", *(f"\n{_OTHERS[name]}" for name in others)]
+    headings += ["error /\nFP32's"] * with_error + ["of FMA\npeak"] * with_peak
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for m in measurements:
+        cells = [m.case.shape_text, f"{m.case.rows:,}", _milliseconds(m)]
+        cells += [_speed(m, name) for name in others]
+        cells += [_error(m)] * with_error
+        cells += ["" if m.share_of_peak is None else f"{m.share_of_peak:.0%}"] * with_peak
+        table.add_row(*cells)
+    return table
+
+
+def memory_table(measurement: Measurement) -> Table:
+    """Return load time and memory of each variant."""
+    table = Table(title="memory", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for heading in ("load s", "anonymous MB", "file MB", "peak MB"):
+        table.add_column(heading, justify="right")
+    for variant, times in measurement.times.items():
+        found = measurement.facts["memory_bytes"][variant]
+        sizes = (found[f"{name}_bytes"] for name in ("decoded_anonymous", "decoded_file", "peak"))
+        table.add_row(
+            _OTHERS.get(variant, str(variant)),
+            f"{times.median:.2f}",
+            *(f"{size / 1e6:,.0f}" for size in sizes),
+        )
+    return table
+
+
+def notes(measurements: Iterable[Measurement]) -> list[str]:
+    """Return what the figures mean, and what disturbed them."""
+    lines = [
+        "layercast: median time of an operation (a decode step, a prefill). bf16, FP32: stock "
+        "PyTorch. published: F.linear(x, weight.float()). Their median / ours, quartiles below; "
+        "above 1, layercast is faster."
+    ]
+    for m in measurements:
+        if not m.quiet:
+            lines.append(f"Not quiet: other processes ran while {m.case.label} was timed.")
+        if m.facts.get("past_last_level_cache") is False:
+            lines.append(f"Too little memory to read {m.case.label} past the last-level cache.")
+    return lines
+
+
+def _milliseconds(measurement: Measurement) -> str:
+    milliseconds = measurement.times[Variant.LAYERCAST].median * 1e3
+    return f"{milliseconds:,.{1 if milliseconds >= 100 else 2 if milliseconds >= 1 else 4}f} ms"
+
+
+def _times(value: float) -> str:
+    return f"{value:.{1 if value >= 10 else 2}f}"
+
+
+def _speed(measurement: Measurement, other: Variant) -> str:
+    ratio = measurement.speed(other)
+    if ratio is None:
+        return ""
+    return f"{_times(ratio.value)}\n[dim]{_times(ratio.low)}–{_times(ratio.high)}[/dim]"
+
+
+def _error(measurement: Measurement) -> str:
+    errors = measurement.checked.get("relative_error", {})
+    if Variant.STOCK_FP32 not in errors:
+        return ""
+    return f"{errors[Variant.LAYERCAST] / errors[Variant.STOCK_FP32]:.2f}"
