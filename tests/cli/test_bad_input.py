@@ -56,6 +56,11 @@ def test_no_prompt():
     assert "--prompt" in _one_line(_layercast("generate", "testbed"))
 
 
+def test_seed_of_greedy_decoding():
+    line = _one_line(_layercast("generate", "testbed", "--prompt", "Hello", "--seed", "1"))
+    assert "--temperature" in line
+
+
 def test_unreadable_prompt_file(tmp_path):
     line = _one_line(_layercast("generate", "testbed", "--prompt-file", tmp_path / "absent.txt"))
     assert "absent.txt" in line

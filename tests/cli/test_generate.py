@@ -27,6 +27,16 @@ def test_answer_is_the_same_bits_alone_and_in_a_batch():
         assert alone == answer
 
 
+def test_sample_is_the_same_bits_alone_and_in_a_batch():
+    sampling = ["--temperature", "0.7", "--top-p", "0.95", "--seed", "7", "--max-new-tokens", "30"]
+    together = _generate(*sampling, "--prompt", QUESTIONS[0], "--prompt", QUESTIONS[1])
+    (alone,) = _generate(*sampling, "--prompt", QUESTIONS[1])
+    assert alone == together[1]
+    # The control: another seed draws another answer.
+    (other,) = _generate(*sampling, "--seed", "8", "--prompt", QUESTIONS[1])
+    assert other["token_ids"] != alone["token_ids"]
+
+
 def test_stock_bf16_is_told_apart_by_its_digests():
     # The control: other arithmetic gives other log-probabilities, so equal digests say something.
     (ours,) = _generate("--prompt", QUESTIONS[0])

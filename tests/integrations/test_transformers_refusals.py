@@ -438,21 +438,6 @@ class TestPositions:
 
 
 class TestGenerate:
-    @pytest.mark.parametrize(
-        "options", [{"do_sample": True}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 2}]
-    )
-    def test_decoding_that_is_not_greedy(self, llama, options):
-        message = refusal(
-            UnsupportedError, lambda: llama.generate(IDS, max_new_tokens=2, **options)
-        )
-        assert "do_sample=False" in message
-
-    def test_decoding_that_the_checkpoint_declares(self, folder):
-        model = layercast.load(folder)
-        model.generation_config.do_sample = True
-        refusal(UnsupportedError, lambda: model.generate(IDS, max_new_tokens=2))
-        model.generate(IDS, max_new_tokens=2, do_sample=False, pad_token_id=0)
-
     def test_right_padded_prompts(self, llama):
         options = {"attention_mask": LEFT.flip(1), "max_new_tokens": 2, "pad_token_id": 0}
         message = refusal(ValueRangeError, lambda: llama.generate(IDS, **options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from layercast.errors import ValueRangeError
 
 if TYPE_CHECKING:
+    from layercast.integrations.transformers import Sampling
     from layercast.study.engines.interface import Generation
 
 PRECISIONS = ("layercast", "bf16", "fp16", "fp32")
@@ -28,9 +30,9 @@ The bundled model, its answer as text:
 
   $ layercast generate testbed --prompt "{EXAMPLE}"
 
-Two prompts in one batch on stock bf16 arithmetic, with token ids, log-probabilities and digests:
+Two prompts in one batch, sampled, with token ids, log-probabilities and digests:
 
-  $ layercast generate ./my-model --precision bf16 --prompt "Hello" --prompt "Bonjour" --json
+  $ layercast generate ./my-model --temperature 0.7 --seed 1 --prompt "Hi" --prompt "Ciao" --json
 """
 
 
@@ -56,6 +58,15 @@ def generate(
     top_k: Annotated[
         int, typer.Option(min=1, help="Candidates kept at each position (--json).")
     ] = 5,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sample at this temperature; 0 decodes greedily.")
+    ] = 0.0,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample among the likeliest tokens of this share.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the sampling; 0 when left out.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; layercast's bits do not depend on them.")
     ] = None,
@@ -66,7 +77,10 @@ def generate(
         ),
     ] = False,
 ) -> None:
-    """Generate greedily. With layercast arithmetic an answer depends on its prompt alone."""
+    """Generate, greedily or by sampling.
+
+    With layercast arithmetic an answer depends on its prompt (and seed) alone.
+    """
     if precision not in PRECISIONS:
         raise ValueRangeError(
             f"generate: `--precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}. "
@@ -82,6 +96,7 @@ def generate(
     from layercast.study.model_files import locate
 
     disable_progress_bar()
+    sampling = _sampling(temperature, top_p, seed)
     folder = locate(model)
     engine = open_engine(folder, precision=precision, threads=threads or torch.get_num_threads())
     conversations = [[{"role": "user", "content": text}] for text in prompts]
@@ -91,13 +106,28 @@ def generate(
         max_new_tokens=max_new_tokens,
         top_k=top_k,
         on_step=lambda tokens: None,
+        sampling=sampling,
     )
     decoded = [engine.decode(answer.token_ids) for answer in answers]
     if as_json:
         rows = [_row(*parts) for parts in zip(prompts, prompt_ids, decoded, answers, strict=True)]
-        typer.echo(json.dumps(_document(model, precision, rows), indent=2, ensure_ascii=False))
+        document = _document(model, precision, sampling, rows)
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         typer.echo("\n\n".join(decoded))
+
+
+def _sampling(temperature: float, top_p: float | None, seed: int | None) -> Sampling | None:
+    from layercast.integrations.transformers import Sampling
+
+    if temperature > 0.0:
+        return Sampling(temperature=temperature, top_p=top_p, seed=seed or 0)
+    if top_p is not None or seed is not None:
+        raise ValueRangeError(
+            f"generate: `{'--top-p' if top_p is not None else '--seed'}` must come with a "
+            "temperature above 0, got greedy decoding. Add --temperature 0.7."
+        )
+    return None
 
 
 def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -134,7 +164,9 @@ def _row(prompt: str, prompt_ids: Sequence[int], text: str, answer: Generation) 
     }
 
 
-def _document(model: str, precision: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _document(
+    model: str, precision: str, sampling: Sampling | None, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
     from layercast import NUMERICS_VERSION, __version__
 
     document: dict[str, Any] = {
@@ -142,6 +174,7 @@ def _document(model: str, precision: str, rows: list[dict[str, Any]]) -> dict[st
         "layercast": __version__,
         "model": model,
         "precision": precision,
+        "sampling": None if sampling is None else asdict(sampling),
     }
     if precision == "layercast":
         from layercast import ops

@@ -15,14 +15,24 @@ if TYPE_CHECKING:
     from layercast.integrations.transformers.generation import Generation, generate
     from layercast.integrations.transformers.loading import load
     from layercast.integrations.transformers.quantizer import LayerCastQuantizer
+    from layercast.integrations.transformers.sampling import Sampling
 
-__all__ = ["ATTENTION", "Generation", "LayerCastConfig", "LayerCastQuantizer", "generate", "load"]
+__all__ = [
+    "ATTENTION",
+    "Generation",
+    "LayerCastConfig",
+    "LayerCastQuantizer",
+    "Sampling",
+    "generate",
+    "load",
+]
 
 _HOMES = {
     "ATTENTION": "attention",
     "Generation": "generation",
     "LayerCastConfig": "config",
     "LayerCastQuantizer": "quantizer",
+    "Sampling": "sampling",
     "generate": "generation",
     "load": "loading",
 }

@@ -1,4 +1,4 @@
-"""Greedy generation of a batch with log-probabilities, for LayerCast and stock models alike."""
+"""Generation of a batch with log-probabilities, for LayerCast and stock models alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers.generation import StoppingCriteriaList
 
 from layercast import ops
 from layercast.errors import ShapeError, ValueRangeError
 from layercast.integrations.transformers.guard import LayerCastModel
+from layercast.integrations.transformers.own_tokens import OwnTokens
 from layercast.integrations.transformers.recorder import StepRecorder
+from layercast.integrations.transformers.sampling import (
+    PhiloxDraw,
+    Sampling,
+    Unmark,
+    checked_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,17 @@ def generate(
     eos_token_ids: Sequence[int] = (),
     pad_token_id: int = 0,
     on_step: Callable[[int], None] | None = None,
+    sampling: Sampling | None = None,
+    sample_indices: Sequence[int] | None = None,
 ) -> list[Generation]:
-    """Decode a batch greedily through `model.generate`, prompts padded on the left.
+    """Decode a batch through `model.generate`, prompts padded on the left.
 
-    Log-probabilities are those of the raw logits: by `layercast.ops.log_softmax`
-    for a LayerCast model, by `torch.log_softmax` of the float32 logits for any
-    other. The checkpoint's generation_config.json is not used.
+    Tokens are the likeliest ones, or drawn as `layercast.ops.sample` defines it:
+    from a stock model's logits by the same random numbers, so that answers that
+    differ do so for their logits' sake. Log-probabilities are those of the raw
+    logits: by `layercast.ops.log_softmax` for a LayerCast model, by
+    `torch.log_softmax` of the float32 logits for any other. The checkpoint's
+    generation_config.json is not used.
 
     Args:
         model: A causal language model on the CPU, in evaluation mode.
@@ -67,13 +80,16 @@ def generate(
         eos_token_ids: Tokens that end an answer; none: every answer has `max_new_tokens`.
         pad_token_id: Fills rows up; masked, so its value changes nothing.
         on_step: Called after each step with the tokens generated so far, over the batch.
+        sampling: How to draw; None decodes greedily.
+        sample_indices: Which sample of its prompt each answer is, for as many prompts; 0 when left
+            out. Rows of the same prompt and index get the same answer.
 
     Returns:
         One answer for each prompt, in order.
 
     Raises:
         ValueRangeError: An argument out of range.
-        ShapeError: An empty prompt.
+        ShapeError: An empty prompt, or another number of sample indices.
     """
     vocabulary = int(model.config.vocab_size)
     _check(prompts, max_new_tokens, top_k, vocabulary, pad_token_id)
@@ -94,11 +110,17 @@ def generate(
         log_softmax=ops.log_softmax if isinstance(model, LayerCastModel) else _stock_log_softmax,
         on_step=on_step,
     )
+    processors, criteria = LogitsProcessorList([recorder]), StoppingCriteriaList()
+    if sampling is not None:
+        draw = _draw(prompts, sampling, sample_indices, OwnTokens(input_ids, mask))
+        processors.append(draw)
+        criteria.append(Unmark(draw))
     with torch.inference_mode(), _neutral_generation_config(model):
         sequences = model.generate(
             input_ids,
             attention_mask=mask,
-            logits_processor=LogitsProcessorList([recorder]),
+            logits_processor=processors,
+            stopping_criteria=criteria,
             generation_config=GenerationConfig(
                 do_sample=False,
                 num_beams=1,
@@ -155,6 +177,25 @@ def padding_id(model: PreTrainedModel, tokenizer: Any = None) -> int:
     if declared is None and tokenizer is not None:
         declared = tokenizer.pad_token_id
     return int(declared) if declared is not None else (*end_of_sequence_ids(model, tokenizer), 0)[0]
+
+
+def _draw(
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    indices: Sequence[int] | None,
+    own: OwnTokens,
+) -> PhiloxDraw:
+    checked_seed(sampling.seed)
+    if indices is None:
+        indices = [0] * len(prompts)
+    if len(indices) != len(prompts):
+        raise ShapeError(
+            f"generate: `sample_indices` must hold one index for each of the {len(prompts)} "
+            f"prompts, got {len(indices)}. Leave it out for 0."
+        )
+    pairs = zip(prompts, indices, strict=True)
+    keys = torch.tensor([ops.sequence_key(prompt, index) for prompt, index in pairs])
+    return PhiloxDraw(sampling, keys, own, warp=False)
 
 
 def _stock_log_softmax(logits: Tensor) -> Tensor:

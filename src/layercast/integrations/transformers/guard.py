@@ -18,6 +18,7 @@ from transformers.cache_utils import (
 
 from layercast.errors import GuaranteeError, ShapeError, UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.attention import ATTENTION
+from layercast.integrations.transformers.decoding import LayerCastDecoding
 from layercast.integrations.transformers.positions import count_positions
 
 _SMALLEST_NORMAL = 2.0**-1022
@@ -97,15 +98,8 @@ def _guarded_class(cls: Any, is_decoder: bool) -> Any:
         # Compiled, its stock elementwise operations would be fused, and round differently.
         disable: Any = torch.compiler.disable
         namespace["forward"] = disable(forward)
-    if hasattr(cls, "generate"):
-
-        @functools.wraps(cls.generate)
-        def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-            _check_decoding(self, *args, **kwargs)
-            return cls.generate(self, *args, **kwargs)
-
-        namespace["generate"] = generate
-    return type(cls.__name__, (LayerCastModel, cls), namespace)
+    decoding = (LayerCastDecoding,) if hasattr(cls, "generate") else ()
+    return type(cls.__name__, (LayerCastModel, *decoding, cls), namespace)
 
 
 def _rebuild(cls: Any, is_decoder: bool) -> PreTrainedModel:
@@ -238,37 +232,4 @@ def _check_positions(
             "shifts them. Pass position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0), the "
             "columns of the tokens given, with the attention_mask; give packed sequences a row "
             "each."
-        )
-
-
-def _check_decoding(
-    model: Any,
-    inputs: Tensor | None = None,
-    generation_config: Any = None,
-    assistant_model: Any = None,
-    attention_mask: Tensor | None = None,
-    **kwargs: Any,
-) -> None:
-    from transformers import GenerationConfig
-
-    settings = GenerationConfig(**(generation_config or model.generation_config).to_dict())
-    if generation_config is not None:
-        settings.update(**model.generation_config.to_dict(), defaults_only=True)
-    settings.update(**kwargs)
-    mode = str(getattr(settings.get_generation_mode(assistant_model), "value", ""))
-    if mode != "greedy_search":
-        raise UnsupportedError(
-            f"generate: decoding must be greedy on a layercast model, got {mode}. Pass "
-            "do_sample=False and num_beams=1 (a checkpoint's generation_config.json may set "
-            "others); stock sampling and beam scores depend on the batch."
-        )
-    if (
-        attention_mask is not None
-        and attention_mask.ndim == 2
-        and not bool(attention_mask[:, -1].all())
-    ):
-        raise ValueRangeError(
-            "generate: `attention_mask` must end in real tokens, got padding on the right, so "
-            "that a row's next token would be predicted from padding. Pad on the left: "
-            "tokenizer.padding_side = 'left'."
         )

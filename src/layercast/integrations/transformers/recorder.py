@@ -42,6 +42,8 @@ class StepRecorder(LogitsProcessor):  # type: ignore[misc]
     Attributes are private; `finish` hands over the recordings.
     """
 
+    layercast_exact = True
+
     def __init__(
         self,
         *,
@@ -86,7 +88,8 @@ class StepRecorder(LogitsProcessor):  # type: ignore[misc]
 
         Args:
             input_ids: int64, shape (B, prompt_width + steps so far).
-            scores: Float32 logits, shape (B, vocabulary); a copy that nothing else writes to.
+            scores: Float32 logits, shape (B, vocabulary); a copy, kept until used; a draw
+                may mark it and restore it.
 
         Returns:
             `scores`, unchanged.

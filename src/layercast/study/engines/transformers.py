@@ -20,6 +20,7 @@ from layercast.integrations.transformers.generation import (
     generate,
     padding_id,
 )
+from layercast.integrations.transformers.sampling import Sampling
 from layercast.study.engines.interface import Facts, Generation, Prompt
 from layercast.study.vocabulary import token_pieces
 
@@ -123,8 +124,10 @@ class TransformersEngine:
         max_new_tokens: int,
         top_k: int,
         on_step: Callable[[int], None],
+        sampling: Sampling | None = None,
+        sample_indices: Sequence[int] | None = None,
     ) -> Sequence[Generation]:
-        """Answer one left-padded batch greedily; see `Engine.generate`."""
+        """Answer one left-padded batch, greedily or by sampling; see `Engine.generate`."""
         return generate(
             self._model,
             prompts,
@@ -133,6 +136,8 @@ class TransformersEngine:
             eos_token_ids=self._eos,
             pad_token_id=self._pad,
             on_step=on_step,
+            sampling=sampling,
+            sample_indices=sample_indices,
         )
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -1,0 +1,70 @@
+"""What transformers' beam search computes otherwise than the contract, replaced step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Context, Decimal
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from layercast import ops
+from layercast.errors import UnsupportedError
+
+_SOFTMAXES = (torch.nn.functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
+_TOP_KS = (torch.topk, Tensor.topk)
+_DIGITS = Context(prec=40)
+
+
+class ContractSelection(TorchFunctionMode):
+    """While active, `log_softmax` is the contract's and `topk` gives equals by the lower index.
+
+    Everything else a beam search does to scores is exact: additions, divisions,
+    comparisons and data movement.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Take the place of the functions named above; see TorchFunctionMode."""
+        kwargs = kwargs or {}
+        if func in _SOFTMAXES:
+            return _log_softmax(*args, **kwargs)
+        if func in _TOP_KS:
+            return _topk(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+class LengthPenalty(float):
+    """A length penalty whose power of a length is correctly rounded: libm's last bit varies."""
+
+    def __rpow__(self, length: Any, modulo: Any = None) -> float:
+        """`length ** penalty`, where transformers divides the score of a finished beam by it."""
+        return float(_DIGITS.power(Decimal(length), Decimal(float(self))))
+
+
+def _log_softmax(input: Tensor, dim: int | None = None, **_: Any) -> Tensor:
+    _check_last(input, dim)
+    return ops.log_softmax(input)
+
+
+def _topk(
+    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> tuple[Tensor, Tensor]:
+    _check_last(input, dim)
+    if not largest:
+        raise UnsupportedError(
+            "generate: a beam search must keep the largest scores, got topk with largest=False. "
+            "Use num_beams=1 with this release of transformers."
+        )
+    return ops.topk(input, k)
+
+
+def _check_last(input: Tensor, dim: int | None) -> None:
+    if dim not in (-1, input.ndim - 1):
+        raise UnsupportedError(
+            f"generate: a beam search must compare scores along the last axis, got axis {dim}. Use "
+            "num_beams=1 with this release of transformers."
+        )

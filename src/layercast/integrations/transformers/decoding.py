@@ -1,0 +1,244 @@
+"""`generate` of a loaded model: transformers' own loops, held to the contract."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.generation import StoppingCriteriaList
+
+from layercast.errors import UnsupportedError, ValueRangeError
+from layercast.integrations.transformers.beams import ContractSelection, LengthPenalty
+from layercast.integrations.transformers.own_tokens import OwnTokens
+from layercast.integrations.transformers.processors import exact_criteria, exact_processors
+from layercast.integrations.transformers.sampling import (
+    Draft,
+    PhiloxDraw,
+    SeedRequest,
+    Unmark,
+    checked_seed,
+    prepare_draw,
+)
+
+_MODES = ("greedy_search", "sample", "beam_search", "assisted_generation")
+_REFUSED = {
+    "assistant_ensemble_weight": "It mixes the assistant's probabilities into the model's",
+    "assistant_early_exit": "Give a model of its own as assistant_model, or use prompt lookup",
+    "use_mtp": "Give a model of its own as assistant_model, or use prompt lookup",
+    "speculation_type": "Give a model of its own as assistant_model, or use prompt lookup",
+    "token_healing": "Heal the prompt's last token before calling generate",
+    "constraints": "Use bad_words_ids, suppress_tokens or prefix_allowed_tokens_fn",
+    "force_words_ids": "Use bad_words_ids, suppress_tokens or prefix_allowed_tokens_fn",
+}
+
+
+class LayerCastDecoding:
+    """Mixed into the class of a loaded model with a language-model head; see `guard_model`.
+
+    The loops are transformers'. What they compute otherwise than the contract,
+    or from padding, is replaced: drawing tokens, log_softmax, top-k of equals,
+    the repetition penalty. What cannot be is refused.
+    """
+
+    def generate(self, *args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+        """As `generate` of transformers, and for sampling `seed`.
+
+        Args:
+            *args: See transformers.
+            seed: Of the draws, within 0 .. 2**63 - 1; left out, `seed` of the generation config,
+                or else 0. The same prompt with the same seed gives the same samples, in any batch;
+                `num_return_sequences` gives several. torch's generators are not used.
+            **kwargs: See transformers.
+
+        Returns:
+            See transformers.
+
+        Raises:
+            UnsupportedError: A way of decoding, or an option, outside the contract.
+            ValueRangeError: Padding on the right, or a limit that counts padding.
+        """
+        stock: Any = super()
+        arguments = _named(stock.generate, args, kwargs)
+        _check_decoding(self, **arguments)
+        if seed is not None:
+            given = arguments.pop("logits_processor", None) or ()
+            request = SeedRequest(checked_seed(seed))
+            arguments["logits_processor"] = LogitsProcessorList([*given, request])
+        return stock.generate(**arguments)
+
+    def _sample(
+        self,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **kwargs: Any,
+    ) -> Any:
+        stock: Any = super()
+        steps = _steps(input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
+        return stock._sample(input_ids, **steps, **kwargs)
+
+    def _beam_search(
+        self,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **kwargs: Any,
+    ) -> Any:
+        stock: Any = super()
+        steps = _steps(
+            input_ids, logits_processor, stopping_criteria, generation_config, kwargs, beams=True
+        )
+        config = steps["generation_config"]
+        config.length_penalty = LengthPenalty(config.length_penalty)
+        with ContractSelection():
+            return stock._beam_search(input_ids, **steps, **kwargs)
+
+    def _assisted_decoding(
+        self,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        inputs_tensor: Tensor | None = None,  # transformers asks the signature for it
+        **kwargs: Any,
+    ) -> Any:
+        stock: Any = super()
+        steps = _steps(input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
+        return stock._assisted_decoding(input_ids, inputs_tensor=inputs_tensor, **steps, **kwargs)
+
+    def _get_candidate_generator(self, **kwargs: Any) -> Any:
+        stock: Any = super()
+        model_kwargs, ids = kwargs["model_kwargs"], kwargs["input_ids"]
+        if model_kwargs.get("attention_mask") is None:
+            # Left out, the assistant would take padding tokens among the answer's for padding.
+            kwargs["model_kwargs"] = {**model_kwargs, "attention_mask": torch.ones_like(ids)}
+        processors = kwargs["logits_processor"]
+        draw = processors[-1] if processors and isinstance(processors[-1], PhiloxDraw) else None
+        if draw is not None:
+            # The draw is not for drafting: its marks would be taken for scores.
+            processors = processors[:-1]
+            same_tokens = kwargs.get("assistant_tokenizer") is None
+            if kwargs.get("assistant_model") is not None and same_tokens:
+                processors = [*processors, Draft(draw)]
+            kwargs["logits_processor"] = LogitsProcessorList(processors)
+        return stock._get_candidate_generator(**kwargs)
+
+    def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, normalised by the contract's log_softmax where asked for."""
+        stock: Any = super()
+        with ContractSelection():
+            return stock.compute_transition_scores(*args, **kwargs)
+
+
+def _steps(
+    input_ids: Tensor,
+    processors: Any,
+    criteria: Any,
+    generation_config: Any,
+    model_kwargs: dict[str, Any],
+    *,
+    beams: bool = False,
+) -> dict[str, Any]:
+    """The arguments of a loop, with its steps held to the contract."""
+    own = OwnTokens(input_ids, _prompt_mask(input_ids, model_kwargs))
+    config = copy.copy(generation_config)
+    criteria = exact_criteria(criteria, own, beams=beams)
+    draw = None
+    if config.do_sample:
+        processors, draw = prepare_draw(processors, config, own, input_ids.shape[0])
+        config.do_sample = False
+    processors = exact_processors(
+        processors, own, counts_new_tokens=config.min_new_tokens is not None
+    )
+    if draw is not None:
+        processors.append(draw)
+        criteria = StoppingCriteriaList([Unmark(draw), *criteria])
+    return {
+        "logits_processor": processors,
+        "stopping_criteria": criteria,
+        "generation_config": config,
+    }
+
+
+def _prompt_mask(input_ids: Tensor, model_kwargs: dict[str, Any]) -> Tensor | None:
+    mask: Tensor | None = model_kwargs.get("attention_mask")
+    # With a cache, the mask may be that of the whole sequence and the ids only what is new.
+    return None if mask is None else mask[:, mask.shape[1] - input_ids.shape[1] :]
+
+
+@functools.cache
+def _signature(function: Any) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def _named(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Positional arguments by their names."""
+    names = list(_signature(method.__func__).parameters)[1:]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _check_decoding(
+    model: Any,
+    inputs: Tensor | None = None,
+    generation_config: Any = None,
+    assistant_model: Any = None,
+    attention_mask: Tensor | None = None,
+    custom_generate: Any = None,
+    **kwargs: Any,
+) -> None:
+    settings = GenerationConfig(**(generation_config or model.generation_config).to_dict())
+    if generation_config is not None:
+        settings.update(**model.generation_config.to_dict(), defaults_only=True)
+    settings.update(**kwargs)
+    mode = str(getattr(settings.get_generation_mode(assistant_model), "value", ""))
+    if custom_generate is not None or mode not in _MODES:
+        got = mode if custom_generate is None else "custom_generate"
+        raise UnsupportedError(
+            "generate: decoding must be greedy, sampling, beam search or assisted on a layercast "
+            f"model, got {got}. Pass do_sample=True or num_beams, not both, and leave out the "
+            "options of other methods (a checkpoint's generation_config.json may set them)."
+        )
+    for name, remedy in _REFUSED.items():
+        value = getattr(settings, name, None)
+        if value is not None and value is not False:
+            raise UnsupportedError(
+                f"generate: `{name}` must be left out on a layercast model, got {value!r}. "
+                f"{remedy}."
+            )
+    ids = inputs if inputs is not None else kwargs.get("input_ids")
+    _check_prompts(ids, attention_mask, settings, kwargs)
+
+
+def _check_prompts(
+    ids: Tensor | None, mask: Tensor | None, settings: Any, kwargs: dict[str, Any]
+) -> None:
+    if settings.do_sample and (
+        kwargs.get("inputs_embeds") is not None
+        or (ids is not None and mask is not None and mask.shape != ids.shape)
+    ):
+        raise UnsupportedError(
+            "generate: `input_ids` must hold the whole sequence when sampling, got embeddings or "
+            "new tokens only: draws are keyed by the prompt's token ids. Pass all token ids; "
+            "past_key_values may come along."
+        )
+    if mask is None or mask.ndim != 2:
+        return
+    if not bool(mask[:, -1].all()):
+        raise ValueRangeError(
+            "generate: `attention_mask` must end in real tokens, got padding on the right, so "
+            "that a row's next token would be predicted from padding. Pad on the left: "
+            "tokenizer.padding_side = 'left'."
+        )
+    if settings.max_length is not None and settings.max_new_tokens is None and not bool(mask.all()):
+        raise ValueRangeError(
+            "generate: `max_length` must be left out of a padded batch, got "
+            f"{settings.max_length}: it counts padding, so that an answer's length would depend "
+            "on the longest prompt beside it. Pass max_new_tokens."
+        )

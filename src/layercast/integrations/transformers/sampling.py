@@ -1,0 +1,280 @@
+"""Sampling in `generate`: each token drawn by Philox from its own sequence's key and position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation import StoppingCriteria
+from transformers.generation.logits_process import (
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from layercast import ops
+from layercast.errors import DtypeError, UnsupportedError, ValueRangeError
+from layercast.integrations.transformers.own_tokens import OwnTokens
+from layercast.kernels import cpu
+from layercast.ops.sampling import TOP_P_UNIT, sequence_key
+
+DEFAULT_SEED = 0
+_WEIGHT_UNIT = 2.0**40
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; see `layercast.ops.sample`.
+
+    Attributes:
+        temperature: Divides the logits.
+        top_k: Tokens kept, or None for all.
+        top_p: Share of the weight kept, or None for all.
+        seed: Within 0 .. 2**63 - 1.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = DEFAULT_SEED
+
+    def draw(self, scores: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
+        """One token a row.
+
+        Args:
+            scores: Logits, float32, shape (B, V).
+            keys: int64, shape (B,): `layercast.ops.sequence_key` of prompt and sample index.
+            positions: int64, shape (B,): of the tokens to be drawn.
+
+        Returns:
+            int64, shape (B,).
+        """
+        return ops.sample(
+            scores,
+            temperature=self.temperature,
+            seed=self.seed,
+            sequence_keys=keys,
+            positions=positions,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+    def warp(self, scores: Tensor) -> Tensor:
+        """The scores tokens are drawn from, as `output_scores` of transformers has them.
+
+        Args:
+            scores: Logits, float32, shape (B, V).
+
+        Returns:
+            `scores / temperature`, -inf where top-k or top-p cut a token off.
+        """
+        warped = scores / torch.tensor(self.temperature, dtype=torch.float32)
+        vocabulary = warped.shape[1]
+        if (self.top_k is None or self.top_k >= vocabulary) and self.top_p in (None, 1.0):
+            return warped
+        values, order = ops.topk(warped, min(self.top_k or vocabulary, vocabulary))
+        if self.top_p is not None:
+            weights = (cpu.exp(values - values[:, :1]).double() * _WEIGHT_UNIT).round().long()
+            before = weights.cumsum(dim=1) - weights
+            units = max(1, round(self.top_p * TOP_P_UNIT))
+            totals = weights.sum(dim=1).tolist()
+            cuts = torch.tensor([-(-total * units // TOP_P_UNIT) for total in totals])
+            values = values.masked_fill(before >= cuts[:, None], -math.inf)
+        return torch.full_like(warped, -math.inf).scatter_(1, order, values)
+
+
+class SeedRequest(LogitsProcessor):  # type: ignore[misc]
+    """Carries the seed through `generate` of transformers, which knows none; changes no score."""
+
+    layercast_exact = True
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Leave the scores as they are."""
+        return scores
+
+
+class PhiloxDraw(LogitsProcessor):  # type: ignore[misc]
+    """The last processor: draws each row's token and marks it for the loop's own argmax.
+
+    The mark is +inf in place of the drawn token's score. `Unmark`, asked by the
+    loop before anyone else looks, puts the score back.
+    """
+
+    layercast_exact = True
+
+    def __init__(self, sampling: Sampling, keys: Tensor, own: OwnTokens, *, warp: bool) -> None:
+        """Prepare for one call of `generate`.
+
+        Args:
+            sampling: How to draw.
+            keys: int64, shape (B,).
+            own: Of the batch.
+            warp: Whether the scores are asked for.
+        """
+        self.sampling = sampling
+        self.keys = keys
+        self.own = own
+        self._warp = warp
+        self._marks: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Draw and mark, in place where the scores are not asked for.
+
+        Args:
+            input_ids: int64, shape (B, T).
+            scores: Float32, shape (B, V), after all other processors.
+
+        Returns:
+            The scores with the marks.
+        """
+        tokens = self.draw(input_ids, scores)[:, None]
+        shown = self.sampling.warp(scores) if self._warp else scores
+        self._marks.append((shown, tokens, shown.gather(1, tokens)))
+        return shown.scatter_(1, tokens, math.inf)
+
+    def draw(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The tokens that follow `input_ids`; the same each time it is asked."""
+        return self.sampling.draw(scores, self.keys, self.own.lengths(input_ids.shape[1]))
+
+    def unmark(self, recorded: Sequence[Tensor]) -> None:
+        """Put the scores back.
+
+        Args:
+            recorded: Scores the loop has kept since the last call, a prefix of those marked.
+        """
+        for shown, tokens, scores in self._marks:
+            shown.scatter_(1, tokens, scores)
+        for copy, (_, tokens, scores) in zip(recorded, self._marks, strict=False):
+            copy.scatter_(1, tokens, scores)
+        self._marks.clear()
+
+
+class Unmark(StoppingCriteria):  # type: ignore[misc]
+    """The first stopping criterion, asked after each choice of tokens; never stops."""
+
+    def __init__(self, draw: PhiloxDraw) -> None:
+        self._draw = draw
+        self._seen = 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Put back the scores of the tokens just drawn."""
+        self._draw.unmark(scores[self._seen :] if scores else ())
+        self._seen = len(scores) if scores else self._seen
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+
+
+class Draft(LogitsProcessor):  # type: ignore[misc]
+    """Makes an assistant draft what the model would draw if it had the assistant's logits.
+
+    The same random number at the same position makes a draft most likely to be
+    the token then drawn from the model's own logits; whether it is, is checked.
+    """
+
+    layercast_exact = True
+
+    def __init__(self, draw: PhiloxDraw) -> None:
+        self._draw = draw
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """All of the probability on the drawn token.
+
+        Args:
+            input_ids: int64, shape (1, T).
+            scores: The assistant's, float32, shape (1, V).
+
+        Returns:
+            0 at the drawn token and -inf elsewhere.
+        """
+        tokens = self._draw.draw(input_ids, scores)
+        return torch.full_like(scores, -math.inf).scatter_(1, tokens[:, None], 0.0)
+
+
+def prepare_draw(
+    processors: Iterable[LogitsProcessor], generation_config: Any, own: OwnTokens, rows: int
+) -> tuple[LogitsProcessorList, PhiloxDraw]:
+    """Take the sampling steps out of a list of processors, into a `PhiloxDraw`.
+
+    Args:
+        processors: What `generate` of transformers made of its options and was given.
+        generation_config: As merged by it.
+        own: Of the batch.
+        rows: B.
+
+    Returns:
+        The processors that remain, and the draw, to come after them.
+
+    Raises:
+        UnsupportedError: A processor comes after the sampling steps, or there is one twice.
+        ValueRangeError: The seed is out of range.
+        DtypeError: The seed is not an integer.
+    """
+    seed = getattr(generation_config, "seed", None)
+    remaining, warpers = LogitsProcessorList(), {}
+    for processor in processors:
+        kind = type(processor)
+        if kind is SeedRequest:
+            seed = processor.seed
+        elif kind in (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper):
+            if kind in warpers:
+                raise UnsupportedError(
+                    f"generate: `logits_processor` must not repeat a sampling step, got a second "
+                    f"{kind.__name__}. Set temperature, top_k and top_p by their options."
+                )
+            warpers[kind] = processor
+        elif warpers:
+            raise UnsupportedError(
+                f"generate: `logits_processor` must not change scores after the sampling steps, "
+                f"got {kind.__name__}. Leave it out when do_sample=True."
+            )
+        else:
+            remaining.append(processor)
+    sampling = Sampling(
+        temperature=getattr(warpers.get(TemperatureLogitsWarper), "temperature", 1.0),
+        top_k=getattr(warpers.get(TopKLogitsWarper), "top_k", None),
+        top_p=getattr(warpers.get(TopPLogitsWarper), "top_p", None),
+        seed=checked_seed(seed),
+    )
+    samples = generation_config.num_return_sequences or 1
+    keys = [sequence_key(own.prompt_ids(row), row % samples) for row in range(rows)]
+    draw = PhiloxDraw(
+        sampling,
+        torch.tensor(keys, dtype=torch.int64),
+        own,
+        warp=bool(generation_config.output_scores and generation_config.return_dict_in_generate),
+    )
+    return remaining, draw
+
+
+def checked_seed(seed: int | None) -> int:
+    """The seed to draw by.
+
+    Args:
+        seed: As given; None for the default.
+
+    Returns:
+        Within 0 .. 2**63 - 1.
+
+    Raises:
+        ValueRangeError: Out of range.
+        DtypeError: Not an integer.
+    """
+    if seed is None:
+        return DEFAULT_SEED
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise DtypeError(
+            f"generate: `seed` must be an integer, got {type(seed).__name__}. Leave it out for "
+            f"{DEFAULT_SEED}."
+        )
+    if not 0 <= seed < 2**63:
+        raise ValueRangeError(
+            f"generate: `seed` must lie within 0 .. 2**63 - 1, got {seed}. Reduce it to 63 bits."
+        )
+    return seed
