@@ -48,3 +48,7 @@ class RecordError(LayercastError, OSError):
 
 class EnvironmentSetupError(LayercastError, RuntimeError):
     """The machine lacks something that the command needs."""
+
+
+class CoverageWarning(UserWarning):
+    """Part of a model runs outside the contract, or nobody has shown that it does not."""

@@ -48,10 +48,26 @@ def stock_models(checkpoints):
 
 
 @pytest.fixture(scope="session", params=list(CONFIGS))
+def every_architecture(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", params=["llama", "qwen2", "qwen2_hybrid", "qwen3", "mistral"])
 def architecture(request):
+    """A few, for what does not depend on the architecture."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def model(layercast_models, architecture):
     return layercast_models[architecture]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_checkpoint(tmp_path / "checkpoint", "llama")
+
+
+@pytest.fixture
+def llama(layercast_models):
+    return layercast_models["llama"]

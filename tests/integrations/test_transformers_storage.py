@@ -104,6 +104,9 @@ def test_saved_model_loads_by_plain_from_pretrained(model, architecture, tmp_pat
     assert json.loads((tmp_path / "config.json").read_text())["quantization_config"] == {
         "quant_method": "layercast",
         "weight_dtype": None,
+        "kv_dtype": "float32",
+        "modules_to_not_convert": None,
+        "context_length": None,
     }
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert again.dtype is torch.float32

@@ -7,11 +7,19 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 VOCABULARY = 131
@@ -36,6 +44,13 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": 96,
+    "short_factor": [1.0 + 0.05 * i for i in range(12)],
+    "long_factor": [2.0 + 0.5 * i for i in range(12)],
+}
 CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
     "llama": (LlamaConfig, {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE}),
     "qwen2": (Qwen2Config, {"tie_word_embeddings": True}),
@@ -46,14 +61,41 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
     ),
     "qwen3": (Qwen3Config, {"tie_word_embeddings": True}),
     "mistral": (MistralConfig, {"tie_word_embeddings": False, "sliding_window": 16}),
+    "gemma2": (
+        Gemma2Config,
+        {"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 16}
+        | {"query_pre_attn_scalar": 144, "attn_logit_softcapping": 50.0},
+    ),
+    "gemma3": (
+        Gemma3TextConfig,
+        {"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 16}
+        | {"layer_types": ["sliding_attention", "full_attention"]}
+        | {"final_logit_softcapping": 30.0},
+    ),
+    "phi3": (
+        Phi3Config,
+        {
+            "tie_word_embeddings": False,
+            "original_max_position_embeddings": 96,
+            "rope_parameters": LONGROPE | {"partial_rotary_factor": 0.75},
+        },
+    ),
+    "olmo2": (Olmo2Config, {}),
+    "granite": (
+        GraniteConfig,
+        {"embedding_multiplier": 12.0, "logits_scaling": 3.0, "residual_multiplier": 0.22}
+        | {"attention_multiplier": 0.0443},
+    ),
+    "smollm3": (SmolLM3Config, {"no_rope_layers": [1, 0]}),
+    "gpt2": (GPT2Config, {"n_positions": 256, "n_inner": 208}),
+    "gpt_neox": (GPTNeoXConfig, {"use_parallel_residual": True, "attention_bias": True}),
 }
-# Each architecture in another storage, so that the invariance matrix covers all of them.
+# Each architecture in another storage, so that the matrix covers all of them.
 STORAGE = {
-    "llama": torch.bfloat16,
-    "qwen2": torch.bfloat16,
-    "qwen2_hybrid": torch.bfloat16,
-    "qwen3": torch.float16,
-    "mistral": torch.float32,
+    name: {"qwen3": torch.float16, "granite": torch.float16, "mistral": torch.float32}.get(
+        name, torch.bfloat16
+    )
+    for name in CONFIGS
 }
 
 
@@ -76,12 +118,13 @@ def save_checkpoint(
     model = AutoModelForCausalLM.from_config(config(architecture, **changes), dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter.uniform_(0.5, 1.5)
-            elif name.endswith("bias"):
+            if name.endswith("bias"):
                 parameter.normal_(0.0, 0.5)
+            elif parameter.ndim == 1:  # of a norm; Gemma's are added to one
+                low = -0.5 if architecture.startswith("gemma") else 0.5
+                parameter.uniform_(low, low + 1.0)
             else:
-                parameter.normal_(0.0, 2.0 / parameter.shape[1] ** 0.5)
+                parameter.normal_(0.0, 2.0 / parameter.shape[-1] ** 0.5)
     model.to(dtype or STORAGE[architecture]).save_pretrained(folder, max_shard_size=max_shard_size)
     return folder
 

@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Activation functions, elementwise in float32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layercast import ops
 
 
 class SiLU(nn.Module):
-    """`x * sigmoid(x)` elementwise, float32. See `layercast.ops.silu`."""
+    """`x * sigmoid(x)`. See `layercast.ops.silu`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function.
@@ -20,3 +20,48 @@ class SiLU(nn.Module):
             Float32, same shape.
         """
         return ops.silu(input)
+
+
+class GELU(nn.Module):
+    """`x * Phi(x)`, Phi the normal distribution function. See `layercast.ops.gelu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function.
+
+        Args:
+            input: Float32, any shape.
+
+        Returns:
+            Float32, same shape.
+        """
+        return ops.gelu(input)
+
+
+class GELUTanh(nn.Module):
+    """GELU with Phi approximated by tanh. See `layercast.ops.gelu_tanh`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function.
+
+        Args:
+            input: Float32, any shape.
+
+        Returns:
+            Float32, same shape.
+        """
+        return ops.gelu_tanh(input)
+
+
+class Tanh(nn.Module):
+    """Hyperbolic tangent. See `layercast.ops.tanh`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the function.
+
+        Args:
+            input: Float32, any shape.
+
+        Returns:
+            Float32, same shape.
+        """
+        return ops.tanh(input)

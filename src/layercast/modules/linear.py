@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from layercast import ops
-from layercast.modules.stored_weights import StoredWeights, stored_parameter
+from layercast.modules.stored_weights import (
+    StoredWeights,
+    optional_parameter,
+    stored_parameter,
+)
 
 
 class Linear(StoredWeights, nn.Linear):
@@ -37,12 +41,10 @@ class Linear(StoredWeights, nn.Linear):
         nn.Module.__init__(self)
         self.in_features = in_features
         self.out_features = out_features
-        device = torch.device(device)
-        self.weight = stored_parameter((out_features, in_features), weight_dtype, device)
-        if bias_dtype is None:
-            self.register_parameter("bias", None)
-        else:
-            self.bias = stored_parameter((out_features,), bias_dtype, device)
+        self.weight = stored_parameter(
+            (out_features, in_features), weight_dtype, torch.device(device)
+        )
+        optional_parameter(self, "bias", (out_features,), bias_dtype, device)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer.
@@ -55,3 +57,52 @@ class Linear(StoredWeights, nn.Linear):
         """
         parameters = self._parameters
         return ops.linear(input, parameters["weight"], parameters["bias"])
+
+
+class TransposedLinear(StoredWeights):
+    """`x @ weight + bias` with the weight stored as (in, out), as GPT-2's `Conv1D` does.
+
+    The same arithmetic as `Linear`. See `layercast.ops.linear` for the order.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        weight_dtype: torch.dtype,
+        bias_dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Make an uninitialised layer.
+
+        Args:
+            in_features: K.
+            out_features: N.
+            weight_dtype: Storage dtype of `weight`, shape (K, N).
+            bias_dtype: Storage dtype of `bias`, shape (N,); None for no bias.
+            device: Where the parameters are allocated; `meta` before loading.
+        """
+        nn.Module.__init__(self)
+        self.nx = in_features
+        self.nf = out_features
+        self.weight = stored_parameter(
+            (in_features, out_features), weight_dtype, torch.device(device)
+        )
+        optional_parameter(self, "bias", (out_features,), bias_dtype, device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x: Float32, shape (..., in_features).
+
+        Returns:
+            Float32, shape (..., out_features).
+        """
+        parameters = self._parameters
+        return ops.linear(x, parameters["weight"].t(), parameters["bias"])
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        return f"in_features={self.nx}, out_features={self.nf}, bias={self.bias is not None}"

@@ -3,13 +3,14 @@
 Everything is computed in 50-digit decimal arithmetic and rounded once to
 binary64: `pow` and `log` of a C library differ in their last bit between
 machines, and a frequency off by one bit moves every angle far from the start.
-Only scalings that are fixed when a model is loaded are here; those that look at
-the longest position of a batch make a sequence's bits depend on its neighbours.
+Scalings that look at the longest position of a batch would make a sequence's
+bits depend on its neighbours; here their length is fixed when a model is loaded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
 
 from layercast.errors import ShapeError, ValueRangeError
@@ -28,12 +29,14 @@ class RopeFrequencies:
         inv_freq: `head_dim / 2` scaled inverse frequencies in radians a position, binary64; None
             for the plain ones, which `layercast.ops.rotary_table` computes from `base`.
         attention_scaling: Factor of cosines and sines; 1.0 for no scaling.
+        position_limit: Positions from here on would need other frequencies; None for no limit.
     """
 
     head_dim: int
     base: float
     inv_freq: tuple[float, ...] | None = None
     attention_scaling: float = 1.0
+    position_limit: int | None = None
 
 
 def default(head_dim: int, base: float) -> RopeFrequencies:
@@ -208,6 +211,104 @@ def yarn(
             else:
                 attention_factor = float(magnitude(1))
         return RopeFrequencies(head_dim, base, tuple(float(f) for f in mixed), attention_factor)
+
+
+def dynamic(
+    head_dim: int,
+    base: float,
+    *,
+    factor: float,
+    max_position_embeddings: int,
+    context_length: int | None = None,
+) -> RopeFrequencies:
+    """Dynamic NTK scaling with its length fixed: the base grows with that length.
+
+    transformers takes the longest position of the batch for the length, so that a
+    sequence's frequencies depend on its neighbours and on how far it has come.
+
+    Args:
+        head_dim: Channels rotated, at least 4.
+        base: `rope_theta`.
+        factor: Of the base's growth.
+        max_position_embeddings: Up to this length, in tokens, nothing is scaled.
+        context_length: Longest sequence that will be run, in tokens; None for
+            `max_position_embeddings`.
+
+    Returns:
+        The frequencies, good for positions below that length.
+
+    References:
+        `rope_type: dynamic` of transformers.
+    """
+    length = max(context_length or 0, max_position_embeddings)
+    if length == max_position_embeddings:
+        return replace(default(head_dim, base), position_limit=length)
+    with localcontext(Context(prec=_DIGITS)):
+        scale = _positive("dynamic", "factor", factor)
+        growth = scale * length / max_position_embeddings - (scale - 1)
+        theta = _positive("dynamic", "base", base) * growth ** (Decimal(head_dim) / (head_dim - 2))
+        exact = [theta ** (Decimal(-2 * i) / head_dim) for i in range(head_dim // 2)]
+        frequencies = tuple(float(f) for f in exact)
+        return RopeFrequencies(head_dim, base, frequencies, position_limit=length)
+
+
+def longrope(
+    head_dim: int,
+    base: float,
+    *,
+    short_factor: Sequence[float],
+    long_factor: Sequence[float],
+    original_max_position_embeddings: int,
+    factor: float,
+    attention_factor: float | None = None,
+    context_length: int | None = None,
+) -> RopeFrequencies:
+    """LongRoPE with its length fixed: each frequency divided by a factor of its own.
+
+    transformers takes the short factors while the longest position of the batch is
+    within the original context, and the long ones from then on.
+
+    Args:
+        head_dim: Channels rotated.
+        base: `rope_theta`.
+        short_factor: `head_dim / 2` divisors within the original context.
+        long_factor: `head_dim / 2` divisors for longer contexts.
+        original_max_position_embeddings: Context length of pretraining, in tokens.
+        factor: How much longer the context becomes; gives the attention factor.
+        attention_factor: Factor of cosines and sines; None:
+            `sqrt(1 + ln(factor) / ln(original))`.
+        context_length: Longest sequence that will be run, in tokens: the long factors serve
+            every sequence if it exceeds the original context. None for the original context.
+
+    Returns:
+        The frequencies, good for positions below that length.
+
+    Raises:
+        ShapeError: Factors of another number than `head_dim / 2`.
+
+    References:
+        Ding et al. 2024, arXiv:2402.13753; `rope_type: longrope` of transformers.
+    """
+    length = max(context_length or 0, original_max_position_embeddings)
+    divisors = long_factor if length > original_max_position_embeddings else short_factor
+    with localcontext(Context(prec=_DIGITS)):
+        plain_frequencies = _plain(head_dim, base)
+        if len(divisors) != len(plain_frequencies):
+            raise ShapeError(
+                f"longrope: `short_factor` and `long_factor` must have {head_dim // 2} entries, "
+                f"got {len(divisors)}. Check rope_parameters in config.json."
+            )
+        exact = [
+            f / _positive("longrope", "factor", d)
+            for f, d in zip(plain_frequencies, divisors, strict=True)
+        ]
+        if attention_factor is None:
+            grown = _positive("longrope", "factor", factor)
+            ratio = grown.ln() / Decimal(original_max_position_embeddings).ln()
+            attention_factor = 1.0 if grown <= 1 else float((1 + ratio).sqrt())
+        return RopeFrequencies(
+            head_dim, base, tuple(float(f) for f in exact), attention_factor, length
+        )
 
 
 def _plain(head_dim: int, base: float) -> list[Decimal]:

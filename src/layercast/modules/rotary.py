@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from layercast import ops
+from layercast.errors import UnsupportedError
 from layercast.modules.rope_frequencies import RopeFrequencies
 
 
@@ -17,43 +20,80 @@ class RotaryEmbedding(nn.Module):
     addition, each rounded, which is what `layercast.ops.rotary` does.
     """
 
-    def __init__(self, frequencies: RopeFrequencies) -> None:
+    def __init__(
+        self,
+        frequencies: RopeFrequencies | Mapping[str, RopeFrequencies],
+        *,
+        interleaved: bool = False,
+    ) -> None:
         """Make the module.
 
         Args:
             frequencies: One inverse frequency for each pair of channels, and the
-                factor that scales cosines and sines.
+                factor that scales cosines and sines; or such for each type of layer.
+            interleaved: Pairs are neighbouring channels (c0, c0, c1, c1, ...) instead of
+                the two halves (c0, c1, ..., c0, c1, ...).
         """
         super().__init__()
-        self.frequencies = frequencies
-        # A plain attribute: a buffer would follow dtype casts and be initialised again on loading.
-        self._inv_freq = (
-            None
-            if frequencies.inv_freq is None
-            else torch.tensor(frequencies.inv_freq, dtype=torch.float64, device="cpu")
+        self.interleaved = interleaved
+        self.frequencies: dict[str | None, RopeFrequencies] = (
+            {None: frequencies}
+            if isinstance(frequencies, RopeFrequencies)
+            else dict(frequencies.items())
         )
+        # A plain attribute: a buffer would follow dtype casts and be initialised again on loading.
+        self._inv_freq = {
+            layer_type: None
+            if table.inv_freq is None
+            else torch.tensor(table.inv_freq, dtype=torch.float64, device="cpu")
+            for layer_type, table in self.frequencies.items()
+        }
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, position_ids: Tensor, layer_type: str | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Make the tables of one forward pass.
 
         Args:
             x: Unused; part of transformers' signature.
             position_ids: int64, shape (B, T) or (1, T).
+            layer_type: Whose frequencies; None where all layers share them.
 
         Returns:
-            (cos, sin), each float32 of shape (B, T, head_dim), the second half
-            repeating the first.
+            (cos, sin), each float32 of shape (B, T, head_dim).
+
+        Raises:
+            UnsupportedError: A position beyond the length that the scaling was fixed for.
         """
-        frequencies = self.frequencies
-        return ops.rotary_table(
+        frequencies = self.frequencies[layer_type]
+        limit = frequencies.position_limit
+        if limit is not None and position_ids.numel() and int(position_ids.max()) >= limit:
+            raise UnsupportedError(
+                f"RotaryEmbedding: `position_ids` must stay below {limit}, the length that this "
+                f"model's rope scaling was fixed for, got {int(position_ids.max())}. Load with "
+                "quantization_config=LayerCastConfig(context_length=...) of the longest sequence, "
+                "which fixes the scaling of every sequence for that length."
+            )
+        cos, sin = ops.rotary_table(
             position_ids,
             head_dim=frequencies.head_dim,
             base=frequencies.base,
-            inv_freq=self._inv_freq,
+            inv_freq=self._inv_freq[layer_type],
             attention_scaling=frequencies.attention_scaling,
         )
+        if self.interleaved:
+            half = frequencies.head_dim // 2
+            cos = cos[..., :half].repeat_interleave(2, dim=-1)
+            sin = sin[..., :half].repeat_interleave(2, dim=-1)
+        return cos, sin
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
-        f = self.frequencies
-        return f"head_dim={f.head_dim}, base={f.base}, attention_scaling={f.attention_scaling}"
+        tables = []
+        for layer_type, f in self.frequencies.items():
+            name = "" if layer_type is None else f"{layer_type}: "
+            tables.append(
+                f"{name}head_dim={f.head_dim}, base={f.base}, "
+                f"attention_scaling={f.attention_scaling}"
+            )
+        return "; ".join(tables)

@@ -27,6 +27,26 @@ def stored_parameter(
     return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
 
 
+def optional_parameter(
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> None:
+    """Register a stored parameter, or None in its place.
+
+    Args:
+        module: Gets the parameter.
+        name: Of the parameter.
+        shape: Of the parameter.
+        dtype: Storage dtype; None registers None.
+        device: See `stored_parameter`.
+    """
+    stored = None if dtype is None else stored_parameter(shape, dtype, torch.device(device))
+    module.register_parameter(name, stored)
+
+
 class StoredWeights(nn.Module):
     """A module whose weights refuse to change dtype.
 

@@ -1,64 +1,170 @@
-"""Which models are covered: decided by class before loading, and by module after the swap."""
+"""Which models are taken: refused by class before loading, described by module after the swap."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.activations import LinearActivation, ReLUSquaredActivation
 
 from layercast.errors import UnsupportedError
-from layercast.modules import Embedding, Linear, RMSNorm, RotaryEmbedding, SiLU
+from layercast.modules import (
+    GELU,
+    Embedding,
+    GELUTanh,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    RotaryEmbedding,
+    SiLU,
+    Tanh,
+    TransposedLinear,
+)
 
-# model_type -> prefix of its classes. Read whole: beside the modules that are swapped, their
-# forward methods hold only data movement and elementwise additions and multiplications, which
-# are exact by IEEE 754.
-COVERED = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 
-_OURS = (Embedding, Linear, RMSNorm, RotaryEmbedding, SiLU, nn.Identity)
-_PARTS = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP")
+@dataclass(frozen=True)
+class Architecture:
+    """One whose forward methods were read whole and which the tests run one by one.
+
+    Beside the modules that are swapped, they hold only data movement and elementwise additions
+    and multiplications, which are exact by IEEE 754, and the functions that
+    `functions.ContractedFunctions` takes over.
+
+    Attributes:
+        calls_functions: Whether a forward method calls such a function.
+    """
+
+    calls_functions: bool = False
+
+
+TESTED: dict[str, Architecture] = {
+    "gemma2": Architecture(calls_functions=True),  # softcap of the logits
+    "gemma3_text": Architecture(calls_functions=True),  # likewise
+    "gpt2": Architecture(),
+    "gpt_neox": Architecture(),
+    "granite": Architecture(calls_functions=True),  # division of the logits
+    "llama": Architecture(),
+    "mistral": Architecture(),
+    "olmo2": Architecture(),
+    "phi3": Architecture(),
+    "qwen2": Architecture(),
+    "qwen3": Architecture(),
+    "smollm3": Architecture(),
+}
+"""`model_type` to architecture."""
+
+_OURS = (
+    Embedding, GELU, GELUTanh, LayerNorm, Linear, RMSNorm, RotaryEmbedding, SiLU, Tanh,
+    TransposedLinear,
+)  # fmt: skip
+# Nothing, data movement or one exact operation; dropout does nothing in evaluation mode.
+_EXACT = (nn.Identity, nn.Dropout, nn.ReLU, LinearActivation, ReLUSquaredActivation)
+_WITHOUT_FORWARD = (nn.ModuleList, nn.ModuleDict)
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Refuse a model that is not covered before any of its weights are fetched.
+    """Refuse a model that cannot be taken before any of its weights are fetched.
 
     Args:
         config: Of the model.
 
     Raises:
-        UnsupportedError: Encoder-decoder or another architecture.
+        UnsupportedError: Not a decoder-only text model, or one whose attention cannot be replaced.
     """
-    if getattr(config, "is_encoder_decoder", False):
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False) or getattr(
+        config, "add_cross_attention", False
+    ):
         raise UnsupportedError(
-            "layercast: the model must be decoder-only, got the encoder-decoder "
+            f"layercast: the model must be decoder-only, got {kind!r} with an encoder or "
+            "cross-attention. Load it without layercast."
+        )
+    if config.get_text_config() is not config:
+        raise UnsupportedError(
+            f"layercast: the model must be a text model, got the multimodal {kind!r}. Save its "
+            "language model as a checkpoint of its own, or load it without layercast."
+        )
+    cls = _causal_lm_class(config)
+    # Code of its own would take the positions that stand in place of the mask for a mask.
+    if not getattr(cls, "_supports_attention_backend", False):
+        raise UnsupportedError(
+            "layercast: attention must go through transformers' attention interface, got "
+            f"{kind!r}, which computes it on its own. Load it without layercast."
+        )
+
+
+def _causal_lm_class(config: PreTrainedConfig) -> Any:
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if cls is None:
+        raise UnsupportedError(
+            "layercast: `model_type` must have a causal language model in transformers, got "
             f"{config.model_type!r}. Load it without layercast."
         )
-    if config.model_type not in COVERED:
-        raise UnsupportedError(
-            f"layercast: `model_type` must be one of {', '.join(sorted(COVERED))}, got "
-            f"{config.model_type!r}. Other architectures hold operations that the contract does "
-            "not cover yet; load it without layercast."
-        )
+    return cls
 
 
 def check_class(model: PreTrainedModel) -> None:
-    """Refuse a model whose own class is not covered, code from a hub repository included.
+    """Refuse a model whose own class cannot be taken, code from a hub repository included.
 
     Args:
         model: Its skeleton, before the swap.
 
     Raises:
-        UnsupportedError: Its class or module of origin is another.
+        UnsupportedError: It has another head, or its class is not transformers' own.
     """
     check_config(model.config)
-    kind = model.config.model_type
-    home = f"transformers.models.{kind}.modeling_{kind}"
-    names = (COVERED[kind] + "ForCausalLM", COVERED[kind] + "Model")
-    cls = type(model)
-    if cls.__module__ != home or cls.__name__ not in names:
+    cls, causal_lm = type(model), _causal_lm_class(model.config)
+    is_decoder = model.base_model is model
+    if cls.__module__ != causal_lm.__module__ or not (is_decoder or cls is causal_lm):
         raise UnsupportedError(
-            f"layercast: the model class must be {' or '.join(names)} of {home}, got "
-            f"{cls.__name__} of {cls.__module__}. Load it with AutoModelForCausalLM, and without "
-            "trust_remote_code."
+            f"layercast: the model class must be {causal_lm.__name__} of {causal_lm.__module__} or "
+            f"its decoder, got {cls.__name__} of {cls.__module__}. Load it with "
+            "AutoModelForCausalLM, and without trust_remote_code."
         )
+
+
+def calls_functions(model: Any) -> bool:
+    """Whether forward methods may call functions that the contract must take over.
+
+    Args:
+        model: Any.
+
+    Returns:
+        What was read of a tested architecture; True for any other.
+    """
+    tested = TESTED.get(model.config.model_type)
+    return tested is None or tested.calls_functions
+
+
+def stock_modules(model: PreTrainedModel) -> dict[str, str]:
+    """Modules that still compute something of their own after the swap.
+
+    A module that only calls its children is taken at its word in a tested architecture, whose
+    code was read. In any other what it does between those calls is not looked at here: running
+    the model tells.
+
+    Args:
+        model: After its modules were swapped.
+
+    Returns:
+        Name of each such module to its class, in the order of `named_modules`.
+    """
+    config: Any = model.config
+    home = _causal_lm_class(config).__module__ if config.model_type in TESTED else None
+    found = {}
+    for name, module in model.named_modules():
+        cls = type(module)
+        if isinstance(module, _OURS) or cls in _EXACT or cls in _WITHOUT_FORWARD:
+            continue
+        only_calls = any(True for _ in module.children()) and not any(
+            True for _ in module.parameters(recurse=False)
+        )
+        if only_calls and home in (None, cls.__module__):
+            continue
+        found[name] = f"{cls.__module__}.{cls.__name__}"
+    return found
 
 
 def check_modules(model: PreTrainedModel) -> None:
@@ -70,20 +176,8 @@ def check_modules(model: PreTrainedModel) -> None:
     Raises:
         UnsupportedError: Names the first such module and its class.
     """
-    kind = model.config.model_type
-    home = f"transformers.models.{kind}.modeling_{kind}"
-    containers = {COVERED[kind] + part for part in _PARTS}
-    for name, module in model.named_modules():
-        cls = type(module)
-        if isinstance(module, _OURS) or cls is nn.ModuleList:
-            continue
-        if (
-            cls.__module__ == home
-            and cls.__name__ in containers
-            and any(True for _ in module.children())
-        ):
-            continue
+    for name, cls in stock_modules(model).items():
         raise UnsupportedError(
             f"layercast: every module must be covered by the contract, got `{name}` of class "
-            f"{cls.__module__}.{cls.__name__}. Load this model without layercast."
+            f"{cls}. Leave `require` out to run it all the same, without the guarantee."
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from layercast import ops
 from layercast.errors import GuaranteeError, UnsupportedError
+from layercast.integrations.transformers.config import cache_dtype_of
 from layercast.integrations.transformers.positions import slot_position_mask, unpack
 
 ATTENTION = "layercast"
@@ -37,7 +39,7 @@ def attention_forward(
     Args:
         module: The calling attention module; must be causal.
         query: Float32, shape (B, Hq, Tq, D).
-        key: Float32, shape (B, Hkv, Tk, D), from the cache.
+        key: Float32 or what the cache stores, shape (B, Hkv, Tk, D).
         value: As `key`.
         attention_mask: What `slot_position_mask` made.
         scaling: Factor of the scores; `D ** -0.5` when left out.
@@ -65,6 +67,9 @@ def attention_forward(
                 f"from {type(module).__name__}. The contract does not cover it; for attention "
                 "weights load the model without layercast and with attn_implementation='eager'."
             )
+    stored = cache_dtype_of(getattr(module, "config", None))
+    if stored is not torch.float32:  # no change to what a cache has rounded
+        key, value = key.to(stored), value.to(stored)
     output = ops.attention(
         query,
         key,

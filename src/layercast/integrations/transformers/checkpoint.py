@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from layercast.errors import CheckpointError
+from layercast.integrations.transformers.replacement import is_left_out
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -62,14 +66,23 @@ def read_headers(files: Sequence[str]) -> dict[str, StoredTensor]:
 
 
 def storage_dtypes(
-    model: PreTrainedModel, files: Sequence[str] | None, weight_dtype: torch.dtype | None
+    model: PreTrainedModel,
+    files: Sequence[str] | None,
+    weight_dtype: torch.dtype | None,
+    *,
+    left_out: Sequence[str] = (),
 ) -> dict[str, torch.dtype]:
     """The storage dtype of every parameter of a model about to be loaded.
+
+    A parameter that the loader merges from several tensors (experts) gets the narrowest dtype
+    that holds them all exactly. One of a module that stays stock is float32, as stock arithmetic
+    in float32 needs it, and so is one tied to it.
 
     Args:
         model: The skeleton, on the meta device, before its modules are replaced.
         files: The checkpoint's files as transformers resolved them.
         weight_dtype: Stores all parameters so; None keeps the checkpoint's dtypes.
+        left_out: Modules that stay stock; see `replacement.is_left_out`.
 
     Returns:
         Parameter name to dtype.
@@ -84,21 +97,21 @@ def storage_dtypes(
             "Load from a folder or a hub id rather than from a `state_dict`."
         )
     stored = read_headers(files)
+    sources = _sources(model, stored)
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     tied |= {source: target for target, source in tied.items()}
     dtypes: dict[str, torch.dtype] = {}
     missing: list[str] = []
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        key = _key_of(name, model, stored) or _key_of(tied.get(name), model, stored)
-        if key is None:
+        keys = sources.get(name) or sources.get(tied.get(name, ""))
+        if keys is None:
             missing.append(name)
             continue
-        if stored[key].shape != tuple(parameter.shape):
-            raise CheckpointError(
-                f"layercast: `{key}` must have the shape {tuple(parameter.shape)} that config.json "
-                f"gives, got {stored[key].shape}. Check that config.json belongs to these weights."
-            )
-        dtypes[name] = weight_dtype or _storage_dtype(key, stored[key].dtype)
+        if not keys.converted:
+            _check_shape(keys.names[0], stored, parameter)
+        held = [weight_dtype or _storage_dtype(key, stored[key].dtype) for key in keys.names]
+        stays_stock = any(is_left_out(n, left_out) for n in (name, tied.get(name, name)))
+        dtypes[name] = torch.float32 if stays_stock else functools.reduce(torch.promote_types, held)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CheckpointError(
@@ -128,17 +141,41 @@ def check_loaded_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> 
             )
 
 
-def _key_of(
-    name: str | None, model: PreTrainedModel, stored: Mapping[str, StoredTensor]
-) -> str | None:
-    """The checkpoint's name of a parameter; one of a bare base model lacks the prefix."""
-    if name is None:
-        return None
-    prefix = f"{model.base_model_prefix}."
-    for key in (name, name.removeprefix(prefix), prefix + name):
-        if key in stored:
-            return key
-    return None
+class _Sources(NamedTuple):
+    """The checkpoint's tensors that a parameter is made from; converted: not taken as they are."""
+
+    names: list[str]
+    converted: bool
+
+
+def _sources(model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> dict[str, _Sources]:
+    """Parameter to its tensors, by the renamings and conversions that the loader will use."""
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    converter_of = {pattern: c for c in converters for pattern in c.source_patterns}
+    skeleton = model.state_dict()
+    prefix = model.base_model_prefix
+    sources: dict[str, _Sources] = {}
+    for key in stored:
+        name, pattern = rename_source_key(key, renamings, converters, prefix, skeleton)
+        if name not in skeleton and key in skeleton:
+            name, pattern = rename_source_key(key, [], [], prefix, skeleton)
+        names = [name]
+        if pattern is not None:
+            first, *others = converter_of[pattern].target_patterns
+            names += [name.replace(first, other) for other in others]
+        for target in names:
+            sources.setdefault(target, _Sources([], pattern is not None)).names.append(key)
+    return sources
+
+
+def _check_shape(key: str, stored: Mapping[str, StoredTensor], parameter: Tensor) -> None:
+    if stored[key].shape != tuple(parameter.shape):
+        raise CheckpointError(
+            f"layercast: `{key}` must have the shape {tuple(parameter.shape)} that config.json "
+            f"gives, got {stored[key].shape}. Check that config.json belongs to these weights."
+        )
 
 
 def _storage_dtype(key: str, stored: str) -> torch.dtype:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-from layercast.integrations.transformers.architectures import check_class, check_modules
+from layercast.errors import CoverageWarning
+from layercast.integrations.transformers.architectures import (
+    TESTED,
+    check_class,
+    stock_modules,
+)
 from layercast.integrations.transformers.attention import ATTENTION
 from layercast.integrations.transformers.checkpoint import check_loaded_dtypes, storage_dtypes
+from layercast.integrations.transformers.config import LayerCastConfig
 from layercast.integrations.transformers.guard import guard_model
 from layercast.integrations.transformers.replacement import replace_modules
 
 
 def prepare_skeleton(
-    model: PreTrainedModel, files: Sequence[str] | None, weight_dtype: torch.dtype | None
+    model: PreTrainedModel, files: Sequence[str] | None, config: LayerCastConfig
 ) -> dict[str, torch.dtype]:
     """Swap modules while the model is on the meta device.
 
@@ -25,21 +32,44 @@ def prepare_skeleton(
     Args:
         model: The skeleton.
         files: The checkpoint's files.
-        weight_dtype: Stores all parameters so; None keeps the checkpoint's dtypes.
+        config: What to store, and how.
 
     Returns:
         Storage dtype of each parameter.
 
     Raises:
-        UnsupportedError: The model holds something that the contract does not cover.
+        UnsupportedError: The model's class cannot be taken.
         CheckpointError: The files do not fit the model or need rounding.
     """
     check_class(model)
-    dtypes = storage_dtypes(model, files, weight_dtype)
-    replace_modules(model, dtypes)
-    check_modules(model)
+    left_out = tuple(config.modules_to_not_convert or ())
+    dtypes = storage_dtypes(model, files, config.storage_dtype, left_out=left_out)
+    replace_modules(model, dtypes, left_out=left_out, context_length=config.context_length)
+    _warn_of_stock_modules(model)
     model.config._attn_implementation = ATTENTION
-    return dtypes
+    return {name: p.dtype for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def _warn_of_stock_modules(model: PreTrainedModel) -> None:
+    """Say so where the guarantee cannot hold, or is not known to."""
+    stock = stock_modules(model)
+    kind = model.config.model_type
+    if stock:
+        first = ", ".join(
+            f"{name} ({cls.rpartition('.')[2]})" for name, cls in [*stock.items()][:3]
+        )
+        more = f" and {len(stock) - 3} more" if len(stock) > 3 else ""
+        said = f"these modules keep stock arithmetic: {first}{more}"
+    elif kind not in TESTED:
+        said = f"{kind!r} is not among the tested architectures ({', '.join(sorted(TESTED))})"
+    else:
+        return
+    warnings.warn(
+        f"layercast: {said}. The model runs, but its bits may depend on the batch; "
+        "layercast.audit(model) tells which operations are not covered.",
+        CoverageWarning,
+        stacklevel=2,
+    )
 
 
 def finish_model(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:

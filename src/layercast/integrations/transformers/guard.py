@@ -9,21 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    StaticLayer,
-    StaticSlidingWindowLayer,
-)
 
 from layercast.errors import GuaranteeError, ShapeError, UnsupportedError, ValueRangeError
+from layercast.integrations.transformers.architectures import calls_functions
 from layercast.integrations.transformers.attention import ATTENTION
 from layercast.integrations.transformers.decoding import LayerCastDecoding
+from layercast.integrations.transformers.functions import contracted_functions
+from layercast.integrations.transformers.kv_cache import CACHE_LAYERS, is_rounding, round_cache
 from layercast.integrations.transformers.positions import count_positions
 
 _SMALLEST_NORMAL = 2.0**-1022
 _GRAIN = 32768  # elements below which torch runs an elementwise operation on the calling thread
-_CACHE_LAYERS = {DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer}
 _ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
 
 
@@ -88,16 +84,20 @@ def _guarded_class(cls: Any, is_decoder: bool) -> Any:
         "_stock_class": cls,
         "_is_decoder": is_decoder,
     }
-    if is_decoder:
+    disable: Any = torch.compiler.disable
 
-        @functools.wraps(cls.forward)
-        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            check_forward(self, args, kwargs)
+    @functools.wraps(cls.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_decoder:
+            kwargs = dict(zip(_forward_parameters(cls), args, strict=False)) | kwargs
+            check_forward(self, kwargs)
+            round_cache(self.config, kwargs)
+            args = ()
+        with contracted_functions(calls_functions(self)):
             return cls.forward(self, *args, **kwargs)
 
-        # Compiled, its stock elementwise operations would be fused, and round differently.
-        disable: Any = torch.compiler.disable
-        namespace["forward"] = disable(forward)
+    # Compiled, its stock elementwise operations would be fused, and round differently.
+    namespace["forward"] = disable(forward)
     decoding = (LayerCastDecoding,) if hasattr(cls, "generate") else ()
     return type(cls.__name__, (LayerCastModel, *decoding, cls), namespace)
 
@@ -107,13 +107,12 @@ def _rebuild(cls: Any, is_decoder: bool) -> PreTrainedModel:
     return cast("PreTrainedModel", guarded.__new__(guarded))
 
 
-def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_forward(module: nn.Module, arguments: dict[str, Any]) -> None:
     """Refuse a forward pass whose bits would depend on more than they may.
 
     Args:
         module: The decoder.
-        args: Positional arguments of its forward.
-        kwargs: Keyword arguments of its forward.
+        arguments: Of its forward, by name.
 
     Raises:
         GuaranteeError: Training mode, flush-to-zero, or another attention.
@@ -131,12 +130,7 @@ def check_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
             f"layercast: the attention must be {ATTENTION!r}, got {config._attn_implementation!r}. "
             "Load the model again."
         )
-    if args:
-        kwargs = {
-            **dict(zip(_forward_parameters(cast("Any", type(module))), args, strict=False)),
-            **kwargs,
-        }
-    ids, mask, positions, cache, embeds = (kwargs.get(name) for name in _ARGUMENTS)
+    ids, mask, positions, cache, embeds = (arguments.get(name) for name in _ARGUMENTS)
     tokens = ids if ids is not None else embeds
     if tokens is None:
         return  # the model's own error is clear
@@ -155,9 +149,10 @@ def _forward_parameters(cls: Any) -> tuple[str, ...]:
 
 
 def _check_cache(cache: Any) -> None:
-    kinds = {type(layer) for layer in getattr(cache, "layers", (cache,))}
-    if not kinds <= _CACHE_LAYERS:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds - _CACHE_LAYERS))
+    layers = getattr(cache, "layers", (cache,))
+    others = {type(layer) for layer in layers if not is_rounding(layer)} - {*CACHE_LAYERS}
+    if others:
+        names = ", ".join(sorted(kind.__name__ for kind in others))
         raise UnsupportedError(
             f"layercast: `past_key_values` must be a DynamicCache or a StaticCache, got {names}. "
             "Caches that quantise keys and values round them at times that depend on the batch."

@@ -29,7 +29,6 @@ _HUB_ARGUMENTS = (
 _REFUSED = {
     "dtype": "Arithmetic is always float32; choose storage with weight_dtype=",
     "torch_dtype": "Arithmetic is always float32; choose storage with weight_dtype=",
-    "quantization_config": "layercast.load makes its own; for other methods use transformers",
     "load_in_8bit": "Load the model with transformers to quantise it",
     "load_in_4bit": "Load the model with transformers to quantise it",
     "gguf_file": "Load a safetensors checkpoint",
@@ -59,9 +58,10 @@ def load(
             in; "bfloat16", "float16" or "float32" (or the torch dtype) stores all
             in that one, rounding to nearest even where it is narrower.
         require: "bitwise" refuses a model with operations that the contract does
-            not cover. None says the same today: such models are always refused.
+            not cover; None warns and runs them as they are.
         **from_pretrained: Passed on, for example `revision`, `token`,
-            `trust_remote_code` (never set unless given here).
+            `trust_remote_code` (never set unless given here); and
+            `quantization_config`, a `LayerCastConfig` with further options.
 
     Returns:
         The model, in evaluation mode, on the CPU.
@@ -78,6 +78,7 @@ def load(
             f'load: `require` must be None or "bitwise", got {require!r}. Leave it out.'
         )
     storage = dtype_name(weight_dtype, function="load")
+    given = _given_options(storage, from_pretrained)
     _check_arguments(from_pretrained)
     # Left out, transformers would ask on the terminal.
     from_pretrained.setdefault("trust_remote_code", False)
@@ -85,13 +86,14 @@ def load(
     _check_folder(name)
     try:
         config = from_pretrained.pop("config", None) or _read_config(name, from_pretrained)
-        _check_quantization(config, name)
+        saved = _saved_options(config, name)
         check_config(config)
         config.quantization_config = None
+        stored_as = {} if storage is None else {"weight_dtype": storage}
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
-            quantization_config=LayerCastConfig(storage),
+            quantization_config=given or LayerCastConfig(**{**saved, **stored_as}),
             use_safetensors=True,
             **from_pretrained,
         )
@@ -99,8 +101,24 @@ def load(
         raise
     except (OSError, HFValidationError) as error:
         raise _explain(name, error) from error
-    check_modules(model)
+    if require == "bitwise":
+        check_modules(model)
     return model
+
+
+def _given_options(storage: str | None, arguments: dict[str, Any]) -> LayerCastConfig | None:
+    given = arguments.pop("quantization_config", None)
+    if given is not None and not isinstance(given, LayerCastConfig):
+        raise UnsupportedError(
+            "load: `quantization_config` must be a LayerCastConfig, got "
+            f"{type(given).__name__}. For other methods use transformers."
+        )
+    if given is not None and storage is not None:
+        raise ValueRangeError(
+            "load: `weight_dtype` must be left out beside `quantization_config`, got "
+            f"{storage!r}. Give it to LayerCastConfig."
+        )
+    return given
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
@@ -163,18 +181,21 @@ def _read_config(name: str, arguments: dict[str, Any]) -> PreTrainedConfig:
         ) from error
 
 
-def _check_quantization(config: PreTrainedConfig, name: str) -> None:
+def _saved_options(config: PreTrainedConfig, name: str) -> dict[str, Any]:
+    """Options that a saved layercast checkpoint carries; refuses other methods' checkpoints."""
     found = getattr(config, "quantization_config", None)
     if found is None:
-        return
-    options = found if isinstance(found, dict) else found.to_dict()
-    method = str(getattr(options.get("quant_method"), "value", options.get("quant_method")))
+        return {}
+    options = dict(found if isinstance(found, dict) else found.to_dict())
+    method = options.pop("quant_method", None)
+    method = str(getattr(method, "value", method))
     if method != QUANT_METHOD:
         raise CheckpointError(
             f"load: {name!r} must hold weights in bfloat16, float16 or float32, got weights "
             f"quantised by {method!r}. Load the original, unquantised checkpoint, or use "
             "transformers without layercast."
         )
+    return options
 
 
 def _explain(name: str, error: BaseException) -> CheckpointError:

@@ -71,8 +71,7 @@ class LayerCastQuantizer(HfQuantizer):  # type: ignore[misc]
             )
         from layercast.integrations.transformers.conversion import prepare_skeleton
 
-        storage = self.quantization_config.storage_dtype
-        self._dtypes = prepare_skeleton(model, checkpoint_files, storage)
+        self._dtypes = prepare_skeleton(model, checkpoint_files, self.quantization_config)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         from layercast.integrations.transformers.conversion import finish_model

@@ -3,91 +3,151 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import SiLUActivation
+from transformers.activations import (
+    GELUActivation,
+    GELUTanh,
+    NewGELUActivation,
+    SiLUActivation,
+)
+from transformers.pytorch_utils import Conv1D
 
-from layercast.errors import UnsupportedError
-from layercast.integrations.transformers.rope import rope_frequencies_of
-from layercast.modules import Embedding, Linear, RMSNorm, RotaryEmbedding, SiLU
+from layercast import modules
+from layercast.errors import ValueRangeError
+from layercast.integrations.transformers.norms import norm_of
+from layercast.integrations.transformers.rope import rotary_embedding
 
-# A float32 norm of a few hundred terms errs by far less, one with another formula by far more.
-_AGREEMENT = 1e-4
+# A written-out form of a function is the same function.
+_ACTIVATIONS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.SiLU: modules.SiLU,
+    SiLUActivation: modules.SiLU,
+    GELUActivation: modules.GELU,
+    GELUTanh: modules.GELUTanh,
+    NewGELUActivation: modules.GELUTanh,
+    nn.Tanh: modules.Tanh,
+}
 
 
-def replace_modules(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
+def replace_modules(
+    model: PreTrainedModel,
+    dtypes: Mapping[str, torch.dtype],
+    *,
+    left_out: Sequence[str] = (),
+    context_length: int | None = None,
+) -> None:
     """Replace each module that computes by ours, its parameters in their storage dtype.
 
-    Modules this does not know stay; `architectures.check_modules` then names them.
+    Modules this does not know stay, with float32 parameters; `architectures.stock_modules` then
+    names them.
 
     Args:
         model: A skeleton on the meta device.
         dtypes: Storage dtype of each parameter.
+        left_out: Modules to leave stock; see `is_left_out`.
+        context_length: See `rope.rotary_embedding`.
 
     Raises:
-        UnsupportedError: A norm or rotary embedding does something else than its name says.
+        ValueRangeError: An entry of `left_out` is no module of the model.
     """
+    _check_left_out(model, left_out)
     for name, module in list(model.named_modules()):
-        replacement = _replacement(module, name, dtypes)
+        if is_left_out(name, left_out):
+            continue
+        with torch.device("cpu"):  # stock modules are tried on real numbers
+            replacement = _replacement(module, name, dtypes, context_length)
         if replacement is not None:
             replacement.train(module.training)
             model.set_submodule(name, replacement)
 
 
+def is_left_out(name: str, left_out: Sequence[str]) -> bool:
+    """Whether a module or parameter lies in one that is left stock.
+
+    Args:
+        name: Dotted path in the model.
+        left_out: Runs of whole components anywhere in the path: "lm_head", "layers.0",
+            "mlp.down_proj".
+
+    Returns:
+        True if any of them occurs in the path.
+    """
+    return any(f".{entry}." in f".{name}." for entry in left_out)
+
+
+def _check_left_out(model: PreTrainedModel, left_out: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_modules()]
+    for entry in left_out:
+        if not any(is_left_out(name, (entry,)) for name in names):
+            raise ValueRangeError(
+                "LayerCastConfig: `modules_to_not_convert` must name modules of the model, got "
+                f"{entry!r}, which {type(model).__name__} does not have. Take names from "
+                "model.named_modules(), whole components such as 'lm_head' or 'layers.0.mlp'."
+            )
+
+
 def _replacement(
-    module: nn.Module, name: str, dtypes: Mapping[str, torch.dtype]
+    module: nn.Module, name: str, dtypes: Mapping[str, torch.dtype], context_length: int | None
 ) -> nn.Module | None:
     cls = type(module)
-    if isinstance(module, nn.Linear) and cls is nn.Linear:
-        return Linear(
-            module.in_features,
-            module.out_features,
-            weight_dtype=dtypes[f"{name}.weight"],
-            bias_dtype=None if module.bias is None else dtypes[f"{name}.bias"],
-            device=module.weight.device,
-        )
-    if isinstance(module, nn.Embedding) and cls is nn.Embedding and module.max_norm is None:
-        return Embedding(
-            module.num_embeddings,
-            module.embedding_dim,
-            weight_dtype=dtypes[f"{name}.weight"],
-            padding_idx=module.padding_idx,
-            device=module.weight.device,
-        )
-    if cls.__name__.endswith("RMSNorm"):
-        return _rms_norm(module, name, dtypes)
+    if cls in (nn.Linear, Conv1D):
+        return _linear(module, name, dtypes)
+    if isinstance(module, nn.Embedding) and module.max_norm is None:
+        return _embedding(module, name, dtypes)
     if cls.__name__.endswith("RotaryEmbedding"):
-        return RotaryEmbedding(rope_frequencies_of(module, name))
-    if cls in (nn.SiLU, SiLUActivation):
-        return SiLU()
-    return None
+        return rotary_embedding(module, context_length)
+    if cls in _ACTIVATIONS:
+        return _ACTIVATIONS[cls]()
+    return norm_of(module, name, dtypes)
 
 
-def _rms_norm(module: nn.Module, name: str, dtypes: Mapping[str, torch.dtype]) -> RMSNorm:
-    eps = getattr(module, "variance_epsilon", None)
-    parameters = dict(module.named_parameters())
-    if isinstance(eps, float) and set(parameters) == {"weight"} and parameters["weight"].ndim == 1:
-        weight = parameters["weight"]
-        if _is_plain_rms_norm(module, weight.shape[0], eps):
-            dtype = dtypes[f"{name}.weight"]
-            return RMSNorm(weight.shape[0], eps=eps, weight_dtype=dtype, device=weight.device)
-    raise UnsupportedError(
-        f"layercast: `{name}` must be `x / rms(x) * weight`, got another formula in "
-        f"{type(module).__name__}. Load this model without layercast."
+def _linear(
+    module: Any, name: str, dtypes: Mapping[str, torch.dtype]
+) -> modules.Linear | modules.TransposedLinear:
+    cls = modules.Linear if isinstance(module, nn.Linear) else modules.TransposedLinear
+    features = reversed(module.weight.shape) if cls is modules.Linear else module.weight.shape
+    return cls(
+        *features,
+        weight_dtype=dtypes[f"{name}.weight"],
+        bias_dtype=None if module.bias is None else dtypes[f"{name}.bias"],
+        device=module.weight.device,
     )
 
 
-def _is_plain_rms_norm(module: nn.Module, size: int, eps: float) -> bool:
-    """Run the stock norm on one row and compare: a name is no proof of a formula."""
+def _embedding(
+    module: nn.Embedding, name: str, dtypes: Mapping[str, torch.dtype]
+) -> modules.Embedding | None:
+    scale = None if type(module) is nn.Embedding else _scale_of(module)
+    if type(module) is not nn.Embedding and scale is None:
+        return None
+    return modules.Embedding(
+        module.num_embeddings,
+        module.embedding_dim,
+        weight_dtype=dtypes[f"{name}.weight"],
+        padding_idx=module.padding_idx,
+        scale=scale,
+        device=module.weight.device,
+    )
+
+
+def _scale_of(module: nn.Embedding) -> float | None:
+    """The factor of a scaled embedding; None where it does something else than scaling."""
+    names = ("scalar_embed_scale", "embed_scale")
+    scale = next((s for n in names if isinstance(s := getattr(module, n, None), float)), None)
+    if scale is None:
+        return None
     probe = copy.deepcopy(module)
-    generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn((2, size), generator=generator, device="cpu", dtype=torch.float32)
+    weight = torch.linspace(-1.0, 1.0, 3 * module.embedding_dim).view(3, -1)
     probe.weight = nn.Parameter(weight, requires_grad=False)
-    with torch.inference_mode():
-        got = probe(x).double()
-    wide = x.double()
-    expected = wide / (wide.pow(2).mean() + eps).sqrt() * weight.double()
-    return torch.allclose(got, expected, rtol=_AGREEMENT, atol=_AGREEMENT * eps)
+    for name, _ in module.named_buffers():
+        setattr(probe, name, torch.tensor(scale))
+    try:
+        with torch.inference_mode():
+            rows = probe(torch.arange(3))
+    except (TypeError, RuntimeError):
+        return None
+    return scale if torch.equal(rows, weight * scale) else None

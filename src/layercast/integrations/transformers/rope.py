@@ -1,21 +1,23 @@
-"""From a model's rope parameters to `RopeFrequencies`."""
+"""From a model's rotary embedding to `RotaryEmbedding`."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from layercast.errors import UnsupportedError
-from layercast.modules import RopeFrequencies, rope_frequencies
+from layercast.errors import LayercastError
+from layercast.modules import RopeFrequencies, RotaryEmbedding, rope_frequencies
 
 # Stock frequencies are float32 powers: a few ulp off, times the logarithm of the base.
 _AGREEMENT = 1e-5
+_POSITIONS = 32  # compared with the stock table; angles this small are accurate in float32
+_TABLE_AGREEMENT = 1e-4
 _KNOWN = {
     "default": frozenset[str](),
     "linear": frozenset({"factor"}),
+    "dynamic": frozenset({"factor"}),
     "llama3": frozenset(
         {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
     ),
@@ -31,65 +33,104 @@ _KNOWN = {
             "truncate",
         }
     ),
+    "longrope": frozenset(
+        {
+            "factor",
+            "original_max_position_embeddings",
+            "attention_factor",
+            "short_factor",
+            "long_factor",
+        }
+    ),
 }
+_STRETCHED = ("llama3", "yarn", "longrope")  # from an original context length
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
-def rope_frequencies_of(module: nn.Module, name: str) -> RopeFrequencies:
-    """The frequencies that a stock rotary embedding would use, in binary64.
+def rotary_embedding(module: nn.Module, context_length: int | None) -> RotaryEmbedding | None:
+    """Our embedding with the tables of a stock one, frequencies in binary64.
 
     Args:
-        module: A `...RotaryEmbedding` of transformers, on any device.
-        name: Of the module in its model, for errors.
+        module: A `...RotaryEmbedding` of transformers; the default device is the CPU.
+        context_length: What scalings that depend on a length are fixed for; None for the
+            length the model was trained on.
 
     Returns:
-        Frequencies that agree with the stock module's float32 ones.
-
-    Raises:
-        UnsupportedError: A rope type that is not fixed at load, or that our formulas do not
-            reproduce.
+        The module whose tables agree with the stock module's; None for a rope type or a layout
+        that our formulas do not reproduce.
     """
     config: Any = getattr(module, "config", None)
     parameters = getattr(config, "rope_parameters", None)
-    if not isinstance(parameters, dict) or "rope_theta" not in parameters:
-        raise _unsupported(name, module, "no single set of rope_parameters")
-    rope_type = parameters.get("rope_type", "default")
-    if rope_type not in _KNOWN:
-        raise _unsupported(name, module, f"rope_type {rope_type!r}")
-    if float(parameters.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise _unsupported(name, module, "partial_rotary_factor")
-    options = {k: v for k, v in parameters.items() if k in _KNOWN[rope_type] and v is not None}
-    if rope_type in ("llama3", "yarn"):
-        options.setdefault("original_max_position_embeddings", config.max_position_embeddings)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    formula = getattr(rope_frequencies, rope_type)
+    if not isinstance(parameters, dict):
+        return None
     try:
-        frequencies: RopeFrequencies = formula(head_dim, parameters["rope_theta"], **options)
-    except TypeError as error:
-        raise _unsupported(name, module, f"incomplete rope_parameters ({error})") from error
-    _check_against_stock(frequencies, module, name)
+        stock: Any = type(module)(config=config)
+        unextended = _frequencies(config, parameters, None)
+        for interleaved in (False, True):
+            rotary = RotaryEmbedding(unextended, interleaved=interleaved)
+            if _agrees_with_stock(rotary, stock):
+                extended = _frequencies(config, parameters, context_length)
+                return RotaryEmbedding(extended, interleaved=interleaved)
+    except (TypeError, AttributeError, KeyError, LayercastError):
+        return None  # another signature or rope type, or parameters that are incomplete
+    return None
+
+
+def _frequencies(
+    config: Any, parameters: dict[str, Any], context_length: int | None
+) -> RopeFrequencies | dict[str, RopeFrequencies]:
+    if "rope_theta" in parameters:
+        return _frequencies_of(config, parameters, context_length)
+    return {
+        layer_type: _frequencies_of(config, options, context_length)
+        for layer_type, options in parameters.items()
+        if isinstance(options, dict)
+    }
+
+
+def _frequencies_of(
+    config: Any, parameters: dict[str, Any], context_length: int | None
+) -> RopeFrequencies:
+    rope_type = parameters.get("rope_type", "default")
+    options = {k: v for k, v in parameters.items() if k in _KNOWN[rope_type] and v is not None}
+    if rope_type in _STRETCHED:
+        original = options.setdefault(
+            "original_max_position_embeddings", config.max_position_embeddings
+        )
+        options.setdefault("factor", config.max_position_embeddings / original)
+    if rope_type == "dynamic":
+        options["max_position_embeddings"] = config.max_position_embeddings
+    if rope_type in _LENGTH_DEPENDENT:
+        options["context_length"] = context_length
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rotated = int(head_dim * (parameters.get("partial_rotary_factor") or 1.0))
+    formula = getattr(rope_frequencies, rope_type)
+    frequencies: RopeFrequencies = formula(rotated, parameters["rope_theta"], **options)
     return frequencies
 
 
-def _check_against_stock(frequencies: RopeFrequencies, module: Any, name: str) -> None:
+def _agrees_with_stock(rotary: RotaryEmbedding, stock: Any) -> bool:
     """Fail closed where the module computes something else than its rope parameters say."""
-    with torch.device("cpu"):
-        stock = type(module)(config=module.config)
-    theirs = stock.inv_freq.double()
-    planned = frequencies.inv_freq
-    if planned is None:
-        planned = rope_frequencies.plain(frequencies.head_dim, frequencies.base)
-    ours = torch.tensor(planned, dtype=torch.float64, device="cpu")
-    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_AGREEMENT, atol=0.0):
-        raise _unsupported(name, module, "frequencies that its rope_parameters do not give")
-    if not math.isclose(stock.attention_scaling, frequencies.attention_scaling, rel_tol=_AGREEMENT):
-        raise _unsupported(
-            name, module, "an attention scaling that its rope_parameters do not give"
-        )
+    positions = torch.arange(_POSITIONS)[None]
+    x = torch.zeros((1, _POSITIONS, 1))
+    for layer_type, frequencies in rotary.frequencies.items():
+        prefix = "" if layer_type is None else f"{layer_type}_"
+        theirs: Tensor = getattr(stock, f"{prefix}inv_freq").double()
+        planned = frequencies.inv_freq
+        if planned is None:
+            planned = rope_frequencies.plain(frequencies.head_dim, frequencies.base)
+        ours = torch.tensor(planned, dtype=torch.float64)
+        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_AGREEMENT, atol=0):
+            return False
+        named = {} if layer_type is None else {"layer_type": layer_type}
+        with torch.inference_mode():
+            pairs = zip(rotary(x, positions, **named), stock(x, positions, **named), strict=True)
+            if not all(_same_table(a, b, frequencies.attention_scaling) for a, b in pairs):
+                return False
+    return True
 
 
-def _unsupported(name: str, module: nn.Module, got: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"layercast: the rotary embedding `{name}` ({type(module).__name__}) must be of rope_type "
-        f"{', '.join(_KNOWN)}, got {got}. Types that look at the longest position of a batch "
-        "contradict the guarantee; load this model without layercast."
+def _same_table(ours: Tensor, theirs: Tensor, scaling: float) -> bool:
+    return ours.shape == theirs.shape and torch.allclose(
+        ours, theirs, rtol=0.0, atol=_TABLE_AGREEMENT * scaling
     )

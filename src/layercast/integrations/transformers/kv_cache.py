@@ -1,0 +1,90 @@
+"""Keys and values kept in 16 bits, where the configuration asks for it.
+
+Rounding must come before any use, in the call that makes a key too: or the bits of a token would
+depend on whether its neighbours were computed in the same call. So a cache layer rounds what it
+is given and returns what it stored, and attention without a cache rounds its arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
+
+from layercast.errors import GuaranteeError
+from layercast.integrations.transformers.config import cache_dtype_of
+
+CACHE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
+
+
+class RoundingLayer:
+    """Mixed into a cache layer of transformers: stores in `storage_dtype`."""
+
+    storage_dtype: torch.dtype
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As in transformers, with keys and values rounded to nearest even first."""
+        stock: Any = super()
+        stored = (key_states.to(self.storage_dtype), value_states.to(self.storage_dtype))
+        result: tuple[Tensor, Tensor] = stock.update(*stored, *args, **kwargs)
+        return result
+
+
+@functools.cache
+def _rounding(cls: Any, dtype: torch.dtype) -> Any:
+    return type(cls.__name__, (RoundingLayer, cls), {"storage_dtype": dtype})
+
+
+def is_rounding(layer: Any) -> bool:
+    """Whether a cache layer is one of ours over one of transformers'."""
+    return isinstance(layer, RoundingLayer) and type(layer).__mro__[2] in CACHE_LAYERS
+
+
+def round_cache(config: Any, arguments: dict[str, Any]) -> None:
+    """Make the cache of a forward pass store what the model's configuration says.
+
+    Args:
+        config: Of the model.
+        arguments: Keyword arguments of the decoder's forward; gets the cache that the model
+            would otherwise make, if it is to make one.
+
+    Raises:
+        GuaranteeError: A cache that holds keys in another dtype.
+    """
+    dtype = cache_dtype_of(config)
+    if dtype is torch.float32:
+        return
+    cache = arguments.get("past_key_values")
+    if cache is None:
+        use_cache = arguments.get("use_cache")
+        if not (config.use_cache if use_cache is None else use_cache):
+            return
+        cache = arguments["past_key_values"] = DynamicCache(config=config)
+    _store_in(cache, dtype)
+
+
+def _store_in(cache: Cache, dtype: torch.dtype) -> None:
+    for layer in cache.layers:
+        if type(layer) in CACHE_LAYERS:
+            keys = getattr(layer, "keys", None)
+            if keys is not None and keys.numel() and keys.dtype is not dtype:
+                raise GuaranteeError(
+                    f"layercast: `past_key_values` must hold {dtype} keys on a model loaded with "
+                    f"that kv_dtype, got {keys.dtype}. Start from an empty cache."
+                )
+            kind: Any = type(layer)
+            layer.__class__ = _rounding(kind, dtype)
+    later = getattr(cache, "layer_class_to_replicate", None)
+    if later in CACHE_LAYERS:
+        cache.layer_class_to_replicate = _rounding(later, dtype)
