@@ -14,9 +14,10 @@ from layercast.numerics import NUMERICS_VERSION
 from layercast.version import __version__
 
 if TYPE_CHECKING:
+    from layercast.auditing import audit
     from layercast.integrations.transformers import LayerCastConfig, load
 
-__all__ = ["NUMERICS_VERSION", "LayerCastConfig", "__version__", "load"]
+__all__ = ["NUMERICS_VERSION", "LayerCastConfig", "__version__", "audit", "load"]
 
 _FROM_TRANSFORMERS = ("LayerCastConfig", "load")
 
@@ -28,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from layercast.integrations import transformers
 
         return getattr(transformers, name)
+    if name == "audit":
+        from layercast.auditing import audit
+
+        return audit
     raise AttributeError(f"module 'layercast' has no attribute {name!r}")

@@ -1,0 +1,236 @@
+"""Runs a model through every path that a user's calls can take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layercast.auditing.experts import every_expert_chosen, expert_modules
+from layercast.auditing.recorder import Recorder
+from layercast.auditing.report import Exercise
+from layercast.auditing.windows import (
+    LONGEST_RUN,
+    SHORT_WINDOW,
+    longest_window,
+    rope_switch,
+    shortened_windows,
+    text_config,
+)
+from layercast.errors import LayercastError, UnsupportedError
+
+_SHORTEST_RUN = 24
+_PAST = 8  # tokens past a window or a switch
+_CHUNK = 5
+_GENERATED = 6
+_MORE_TRIES = 4
+_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+
+
+class Exercises:
+    """What the audit does with a model, way by way.
+
+    Attributes:
+        done: The ways so far.
+        differing: Sentences on logits that should have been the same bits and were not.
+    """
+
+    def __init__(self, model: Any, recorder: Recorder, generation_config: Any) -> None:
+        self.done: list[Exercise] = []
+        self.differing: list[str] = []
+        self._model = model
+        self._recorder = recorder
+        self._generation_config = generation_config
+        self._generator = torch.Generator().manual_seed(0)
+        self._vocabulary = int(text_config(model).vocab_size)
+        self._device = next(model.parameters()).device
+        window, switch = longest_window(model), rope_switch(model)
+        self._shortens = window > LONGEST_RUN
+        self._window = SHORT_WINDOW if self._shortens else window
+        self._switch = switch if switch <= LONGEST_RUN else 0
+        self._unpassed_switch = switch if switch > LONGEST_RUN else 0
+        self._length = max(_SHORTEST_RUN, self._window + _PAST, self._switch + _PAST)
+
+    def run(self) -> None:
+        """Run all of them; the model is left as it was."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            if self._shortens:
+                stack.enter_context(shortened_windows(self._model, SHORT_WINDOW))
+            tokens = self._tokens(1, self._length)
+            whole = self._prefill(tokens)
+            self._decode(tokens, whole)
+            self._padded_batch(tokens, whole)
+            if expert_modules(self._model):
+                self._experts()
+            self._decoding()
+            self._rest()
+
+    def _prefill(self, tokens: Tensor) -> Tensor | None:
+        passed = [f"{self._length} tokens at once"]
+        if self._switch:
+            passed.append(f"past the rope switch at {self._switch}")
+        if self._unpassed_switch:
+            passed.append(f"not past the rope switch at {self._unpassed_switch}")
+        whole = None
+        with self._way("prefill", ", ".join(passed)):
+            whole = self._logits(self._forward(tokens))
+        return whole
+
+    def _decode(self, tokens: Tensor, whole: Tensor | None) -> None:
+        first = min(max(self._window, self._switch, 4), self._length - _PAST)
+        first = max(first - _CHUNK - _PAST // 2, 2)
+        detail = f"{first} tokens, a chunk of {_CHUNK}, then token by token to {self._length}"
+        if self._window:
+            shortened = ", shortened for the audit" if self._shortens else ""
+            detail += f", past the window of {self._window}{shortened}"
+        with self._way("decode", detail):
+            output = self._forward(tokens[:, :first], use_cache=True)
+            parts = [self._logits(output)]
+            for start, end in _pieces(first, self._length):
+                output = self._forward(
+                    tokens[:, start:end],
+                    use_cache=True,
+                    past_key_values=output.past_key_values,
+                    position_ids=torch.arange(start, end)[None],
+                )
+                parts.append(self._logits(output))
+            self._compare(whole, torch.cat(parts, dim=1), "decoded token by token and at once")
+
+    def _padded_batch(self, tokens: Tensor, whole: Tensor | None) -> None:
+        lengths = (self._length // 2, self._length, 3)
+        with self._way("padded batch", f"3 sequences of {lengths} tokens, padded on the left"):
+            ids, mask = self._batch(tokens, lengths)
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            logits = self._logits(self._forward(ids, attention_mask=mask, position_ids=positions))
+            half = logits[:1, -lengths[0] :]
+            alone = None if whole is None else whole[:, : lengths[0]]
+            self._compare(alone, half, "in a padded batch and alone")
+
+    def _experts(self) -> None:
+        experts = max(int(module.num_experts) for module in expert_modules(self._model))
+        tokens = self._tokens(1, max(experts, self._length))
+        detail = f"all {experts}, tokens dealt out to them in turn"
+        with self._way("experts", detail), every_expert_chosen(self._model):
+            self._forward(tokens)
+
+    def _decoding(self) -> None:
+        if not hasattr(self._model, "generate"):
+            return
+        from transformers import GenerationConfig
+
+        chosen = self._generation_config or GenerationConfig(do_sample=False, num_beams=1)
+        mode = getattr(chosen.get_generation_mode(), "value", "greedy_search")
+        detail = f"{str(mode).replace('_', ' ')}, {_GENERATED} tokens, a padded batch of 2"
+        with self._way("decoding", detail):
+            ids, mask = self._batch(self._tokens(1, self._length), (self._length, 3))
+            settings = GenerationConfig(**chosen.to_dict())
+            settings.update(
+                max_new_tokens=_GENERATED, max_length=None, eos_token_id=None, pad_token_id=0
+            )
+            with self._inputs(ids, mask), _generation_config(self._model, GenerationConfig()):
+                self._model.generate(ids, attention_mask=mask, generation_config=settings)
+
+    def _rest(self) -> None:
+        """Run more tokens as long as some parameter has not been read: an expert, most often."""
+        tried = 0
+        while self._recorder.unread_parameters() and tried < _MORE_TRIES:
+            tried += 1
+            try:
+                self._forward(self._tokens(1, max(4 * self._length, LONGEST_RUN)))
+            except (LayercastError, *_FAILURES):
+                return
+
+    @contextmanager
+    def _way(self, name: str, detail: str) -> Iterator[None]:
+        try:
+            yield
+        except LayercastError as error:
+            self.done.append(Exercise(name, detail, refused=str(error)))
+        except _FAILURES as error:
+            message = str(error).strip().partition("\n")[0]
+            reason = f"{type(error).__name__}: {message}"
+            if not self.done:
+                raise UnsupportedError(
+                    f"audit: `model` must run on a batch of token ids, got {reason}. Only "
+                    "decoder-only models of transformers can be audited; check that it runs."
+                ) from error
+            self.done.append(Exercise(name, detail, failed=reason))
+        else:
+            self.done.append(Exercise(name, detail))
+
+    def _forward(self, ids: Tensor, **options: Any) -> Any:
+        accepted = _accepted(self._model.forward)
+        options.setdefault("use_cache", False)
+        options.setdefault("position_ids", torch.arange(ids.shape[1])[None])
+        options = {
+            key: value.to(self._device) if isinstance(value, Tensor) else value
+            for key, value in options.items()
+            if accepted(key)
+        }
+        tensors = [value for value in options.values() if isinstance(value, Tensor)]
+        with self._inputs(ids, *tensors):
+            return self._model(input_ids=ids, **options)
+
+    def _inputs(self, *tensors: Tensor) -> Any:
+        return self._recorder.recording(tensors)
+
+    def _logits(self, output: Any) -> Tensor:
+        logits: Tensor | None = getattr(output, "logits", None)
+        states: Tensor = output.last_hidden_state if logits is None else logits
+        return states
+
+    def _tokens(self, rows: int, length: int) -> Tensor:
+        ids = torch.randint(self._vocabulary, (rows, length), generator=self._generator)
+        return ids.to(self._device)
+
+    def _batch(self, tokens: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Sequences padded on the left; the first begins like `tokens`, the others are new."""
+        width = max(lengths)
+        ids = torch.zeros(len(lengths), width, dtype=torch.int64, device=self._device)
+        mask = torch.zeros_like(ids)
+        for row, length in enumerate(lengths):
+            sequence = tokens[:, :length] if row == 0 else self._tokens(1, length)
+            ids[row, width - length :] = sequence[0]
+            mask[row, width - length :] = 1
+        return ids, mask
+
+    def _compare(self, one: Tensor | None, other: Tensor, how: str) -> None:
+        if one is not None and not _same_bits(one, other):
+            self.differing.append(f"the logits of a sequence differ {how}")
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    one, other = one.contiguous(), other.contiguous()
+    return one.dtype is other.dtype and torch.equal(
+        one.view(torch.uint8), other.view(torch.uint8)
+    )  # fmt: skip
+
+
+def _pieces(first: int, length: int) -> list[tuple[int, int]]:
+    """One chunk after the first tokens, then single ones."""
+    chunk = first + _CHUNK
+    return [(first, chunk), *((start, start + 1) for start in range(chunk, length))]
+
+
+def _accepted(forward: Callable[..., Any]) -> Callable[[str], bool]:
+    parameters = inspect.signature(forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return lambda name: True
+    names = {parameter.name for parameter in parameters}
+    return names.__contains__
+
+
+@contextmanager
+def _generation_config(model: Any, config: Any) -> Iterator[None]:
+    """Keep what the checkpoint declares out of decoding."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
