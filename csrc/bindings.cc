@@ -1,18 +1,23 @@
 // The only file that knows Python. Tensors come as addresses; what they point to was checked on the Python side.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "dispatch.h"
+#include "experts.h"
 #include "float_control.h"
+#include "grain.h"
 #include "key_blocks.h"
 #include "rotary_table.h"
 #include "sampling.h"
 #include "selection.h"
+#include "softmax.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -23,12 +28,6 @@ namespace {
 template <class T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
-}
-
-// Units of work so small that handing them to another thread costs more than doing them (about 2^15 operations).
-int64_t grain_of(int64_t operations_per_unit) {
-  const int64_t grain = (int64_t{1} << 15) / (operations_per_unit + 1);
-  return grain < 1 ? 1 : grain;
 }
 
 void linear(uintptr_t x, int64_t ldx, uintptr_t weight, int64_t ldw, int weight_storage, uintptr_t bias,
@@ -103,12 +102,9 @@ void layer_norm(uintptr_t x, uintptr_t weight, int storage, uintptr_t bias, int 
                [&](int64_t begin, int64_t end) { kernels.layer_norm(args, begin, end); });
 }
 
-template <void (*Kernels::*kKernel)(const RowArgs&, int64_t, int64_t)>
+template <void (*kFunction)(const RowArgs&, int)>
 void rows(uintptr_t x, uintptr_t y, int64_t rows, int64_t n, int threads) {
-  const RowArgs args = {.x = pointer<const float>(x), .y = pointer<float>(y), .rows = rows, .n = n};
-  const Kernels& kernels = active_kernels();
-  parallel_for(threads, rows, grain_of(16 * n),
-               [&](int64_t begin, int64_t end) { (kernels.*kKernel)(args, begin, end); });
+  kFunction({.x = pointer<const float>(x), .y = pointer<float>(y), .rows = rows, .n = n}, threads);
 }
 
 template <void (*Kernels::*kKernel)(const ElementwiseArgs&, int64_t, int64_t)>
@@ -118,10 +114,23 @@ void elementwise(uintptr_t x, uintptr_t y, int64_t n, int threads) {
   parallel_for(threads, n, grain_of(8), [&](int64_t begin, int64_t end) { (kernels.*kKernel)(args, begin, end); });
 }
 
-void argmax(uintptr_t x, uintptr_t y, int64_t rows, int64_t n, int threads) {
-  const ArgmaxArgs args = {.x = pointer<const float>(x), .y = pointer<int64_t>(y), .rows = rows, .n = n};
+template <void (*Kernels::*kKernel)(const GatedArgs&, int64_t, int64_t)>
+void gated(uintptr_t gate, int64_t ld_gate, uintptr_t up, int64_t ld_up, uintptr_t y, int64_t rows, int64_t n,
+           int threads) {
+  const GatedArgs args = {.gate = pointer<const float>(gate),
+                          .up = pointer<const float>(up),
+                          .y = pointer<float>(y),
+                          .rows = rows,
+                          .n = n,
+                          .ld_gate = ld_gate,
+                          .ld_up = ld_up};
   const Kernels& kernels = active_kernels();
-  parallel_for(threads, rows, grain_of(2 * n), [&](int64_t begin, int64_t end) { kernels.argmax(args, begin, end); });
+  parallel_for(threads, rows * n, grain_of(4),
+               [&](int64_t begin, int64_t end) { (kernels.*kKernel)(args, begin, end); });
+}
+
+void argmax_at(uintptr_t x, uintptr_t y, int64_t rows, int64_t n, int threads) {
+  argmax({.x = pointer<const float>(x), .y = pointer<int64_t>(y), .rows = rows, .n = n}, threads);
 }
 
 void dot(uintptr_t x, uintptr_t w, int64_t ldw, uintptr_t y, int64_t rows, int64_t n, int threads) {
@@ -142,33 +151,64 @@ void topk_at(uintptr_t x, uintptr_t values, uintptr_t indices, int64_t rows, int
                          .rows = rows,
                          .n = n,
                          .k = k};
-  parallel_for(threads, rows, grain_of(4 * n), [&](int64_t begin, int64_t end) { topk(args, begin, end); });
+  topk(args, threads);
 }
 
-void sample_at(uintptr_t x, uintptr_t scores, uintptr_t exponentials, uintptr_t sequence_keys, uintptr_t positions,
-               uintptr_t tokens, int64_t rows, int64_t n, double temperature, int64_t top_k, uint64_t top_p,
-               uint64_t seed, int threads) {
-  const ScoreArgs score_args = {.x = pointer<const float>(x),
-                                .scores = pointer<float>(scores),
-                                .exponentials = pointer<float>(exponentials),
-                                .rows = rows,
-                                .n = n,
-                                .temperature = static_cast<float>(temperature)};
-  const SampleArgs args = {.scores = score_args.scores,
-                           .exponentials = score_args.exponentials,
+void sample_at(uintptr_t logits, uintptr_t sequence_keys, uintptr_t positions, uintptr_t tokens, int64_t rows,
+               int64_t n, double temperature, int64_t top_k, uint64_t top_p, uint64_t min_p, uint64_t seed,
+               int threads) {
+  const SampleArgs args = {.logits = pointer<const float>(logits),
                            .sequence_keys = pointer<const int64_t>(sequence_keys),
                            .positions = pointer<const int64_t>(positions),
                            .tokens = pointer<int64_t>(tokens),
                            .rows = rows,
                            .n = n,
+                           .temperature = static_cast<float>(temperature),
                            .top_k = top_k,
                            .top_p = top_p,
+                           .min_p = min_p,
                            .seed = seed};
-  const Kernels& kernels = active_kernels();
-  parallel_for(threads, rows, grain_of(16 * n), [&](int64_t begin, int64_t end) {
-    kernels.sampling_scores(score_args, begin, end);
-    sample(args, begin, end);
-  });
+  sample(args, threads);
+}
+
+void route_at(uintptr_t logits, uintptr_t weights, uintptr_t indices, int64_t tokens, int64_t experts, int64_t top_k,
+              bool renormalize, int threads) {
+  const RouteArgs args = {.logits = pointer<const float>(logits),
+                          .weights = pointer<float>(weights),
+                          .indices = pointer<int64_t>(indices),
+                          .tokens = tokens,
+                          .experts = experts,
+                          .top_k = top_k,
+                          .renormalize = renormalize};
+  route(args, threads);
+}
+
+// Addresses, leading dimension and expert stride of one of the weights.
+using ExpertWeights = std::tuple<uintptr_t, int64_t, int64_t, int>;
+
+template <void (*Kernels::*kActivation)(const GatedArgs&, int64_t, int64_t)>
+int experts_at(uintptr_t x, const ExpertWeights& gate_up, const ExpertWeights& down, uintptr_t indices,
+               uintptr_t weights, uintptr_t y, int64_t tokens, int64_t top_k, int64_t experts_count, int64_t hidden,
+               int64_t intermediate, int threads) {
+  const ExpertsArgs args = {.x = pointer<const float>(x),
+                            .gate_up = pointer<const void>(std::get<0>(gate_up)),
+                            .down = pointer<const void>(std::get<0>(down)),
+                            .indices = pointer<const int64_t>(indices),
+                            .weights = pointer<const float>(weights),
+                            .y = pointer<float>(y),
+                            .tokens = tokens,
+                            .top_k = top_k,
+                            .experts = experts_count,
+                            .hidden = hidden,
+                            .intermediate = intermediate,
+                            .ld_gate_up = std::get<1>(gate_up),
+                            .stride_gate_up = std::get<2>(gate_up),
+                            .ld_down = std::get<1>(down),
+                            .stride_down = std::get<2>(down),
+                            .gate_up_storage = static_cast<Storage>(std::get<3>(gate_up)),
+                            .down_storage = static_cast<Storage>(std::get<3>(down)),
+                            .activation = active_kernels().*kActivation};
+  return static_cast<int>(experts(args, threads));
 }
 
 std::vector<uint32_t> philox_words(const std::vector<uint32_t>& counter, const std::vector<uint32_t>& key) {
@@ -196,23 +236,33 @@ void rotary_table_at(uintptr_t positions, uintptr_t frequencies, uintptr_t cos, 
 
 using Strides = std::vector<int64_t>;
 
-void rotary(uintptr_t x, uintptr_t cos, uintptr_t sin, uintptr_t y, int64_t B, int64_t H, int64_t T, int64_t D,
-            int64_t R, int64_t stride_b, int64_t stride_h, int64_t stride_t, int threads) {
-  const RotaryArgs args = {.x = pointer<const float>(x),
-                           .cos = pointer<const float>(cos),
-                           .sin = pointer<const float>(sin),
-                           .y = pointer<float>(y),
-                           .B = B,
-                           .H = H,
-                           .T = T,
-                           .D = D,
-                           .R = R,
-                           .stride_b = stride_b,
-                           .stride_h = stride_h,
-                           .stride_t = stride_t};
+// Queries and keys in one call: x, y, heads and strides of each.
+using Rotated = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int64_t>;
+
+void rotary(const Rotated& q, const Rotated& k, uintptr_t cos, uintptr_t sin, int64_t B, int64_t T, int64_t D,
+            int64_t R, int threads) {
+  const auto args_of = [&](const Rotated& rotated) {
+    const auto [x, y, heads, stride_b, stride_h, stride_t] = rotated;
+    return RotaryArgs{.x = pointer<const float>(x),
+                      .cos = pointer<const float>(cos),
+                      .sin = pointer<const float>(sin),
+                      .y = pointer<float>(y),
+                      .B = B,
+                      .H = heads,
+                      .T = T,
+                      .D = D,
+                      .R = R,
+                      .stride_b = stride_b,
+                      .stride_h = stride_h,
+                      .stride_t = stride_t};
+  };
+  const RotaryArgs q_args = args_of(q), k_args = args_of(k);
+  const int64_t q_units = B * q_args.H * T, k_units = B * k_args.H * T;
   const Kernels& kernels = active_kernels();
-  parallel_for(threads, B * H * T, grain_of(4 * D),
-               [&](int64_t begin, int64_t end) { kernels.rotary(args, begin, end); });
+  parallel_for(threads, q_units + k_units, grain_of(4 * D), [&](int64_t begin, int64_t end) {
+    if (begin < q_units) kernels.rotary(q_args, begin, end < q_units ? end : q_units);
+    if (end > q_units) kernels.rotary(k_args, begin > q_units ? begin - q_units : 0, end - q_units);
+  });
 }
 
 // The first key position that a sequence holds twice (nothing is computed then), or -1.
@@ -283,16 +333,23 @@ NB_MODULE(_csrc, m) {
   m.def("linear", layercast::linear, unlocked);
   m.def("embedding", layercast::embedding, unlocked);
   m.def("rms_norm", layercast::rms_norm, unlocked);
-  m.def("softmax", rows<&Kernels::softmax>, unlocked);
-  m.def("log_softmax", rows<&Kernels::log_softmax>, unlocked);
+  m.def("softmax", rows<layercast::softmax>, unlocked);
+  m.def("log_softmax", rows<layercast::log_softmax>, unlocked);
   m.def("silu", elementwise<&Kernels::silu>, unlocked);
   m.def("exp", elementwise<&Kernels::exp>, unlocked);
   m.def("log", elementwise<&Kernels::log>, unlocked);
   m.def("tanh", elementwise<&Kernels::tanh>, unlocked);
   m.def("gelu", elementwise<&Kernels::gelu>, unlocked);
   m.def("gelu_tanh", elementwise<&Kernels::gelu_tanh>, unlocked);
+  m.def("silu_mul", gated<&Kernels::silu_mul>, unlocked);
+  m.def("gelu_mul", gated<&Kernels::gelu_mul>, unlocked);
+  m.def("gelu_tanh_mul", gated<&Kernels::gelu_tanh_mul>, unlocked);
+  m.def("route", route_at, unlocked);
+  m.def("experts_silu_mul", experts_at<&Kernels::silu_mul>, unlocked);
+  m.def("experts_gelu_mul", experts_at<&Kernels::gelu_mul>, unlocked);
+  m.def("experts_gelu_tanh_mul", experts_at<&Kernels::gelu_tanh_mul>, unlocked);
   m.def("layer_norm", layercast::layer_norm, unlocked);
-  m.def("argmax", layercast::argmax, unlocked);
+  m.def("argmax", argmax_at, unlocked);
   m.def("dot", layercast::dot, unlocked);
   m.def("fma_rate", layercast::fma_rate, unlocked);
   m.def("topk", topk_at, unlocked);

@@ -119,10 +119,11 @@ LAYERCAST_INLINE F32 weigh_by_sigmoid(F32 x, SplitExp e) {
   const F32 denominator_low = power - (denominator - 1.0f);
   const F32 numerator = x * e.significand;
   const F32 numerator_low = fma(x, e.significand, -numerator) + x * e.low;
-  const F32 quotient = numerator / denominator;
+  // One division serves both signs.
+  const F32 quotient = (x < 0.0f ? numerator : x) / denominator;
   const F32 remainder = fma(-quotient, denominator, numerator) + (numerator_low - quotient * denominator_low);
   const F32 negative = scale_by_power(quotient + remainder / denominator, e.exponent);
-  return x < 0.0f ? negative : x / denominator;
+  return x < 0.0f ? negative : quotient;
 }
 
 // x / (1 + e^-x) within 2 ulp (1.494), by e^-|x|. silu(-inf) = -0, silu(+inf) = +inf.

@@ -1,7 +1,8 @@
-// Element by element: exp, log, tanh and activations, the application of rotary tables; and embedding, which moves
-// rows.
+// Element by element: exp, log, tanh, activations and their gated forms, the application of rotary tables, the sum over
+// experts; and embedding, which moves rows.
 #include "contract.h"
 #include "kernels.h"
+#include "map.h"
 #include "storage.h"
 
 namespace layercast::LAYERCAST_ISA {
@@ -9,9 +10,23 @@ namespace {
 
 template <class Function>
 LAYERCAST_INLINE void map(const ElementwiseArgs& args, int64_t begin, int64_t end, Function f) {
-  const float* x = args.x + begin;
-  float* y = args.y + begin;
-  for_each_vector(end - begin, [&](int64_t i, auto lanes) { store(y + i, canonical(f(load(x + i, lanes))), lanes); });
+  map(args.x + begin, args.y + begin, end - begin, f);
+}
+
+// activation(gate) * up, each rounded.
+template <class Function>
+LAYERCAST_INLINE void gated(const GatedArgs& args, int64_t begin, int64_t end, Function activation) {
+  for (int64_t at = begin; at < end;) {
+    const int64_t row = at / args.n, column = at % args.n;
+    const int64_t count = end - at < args.n - column ? end - at : args.n - column;
+    const float* gate = args.gate + row * args.ld_gate + column;
+    const float* up = args.up + row * args.ld_up + column;
+    float* y = args.y + at;
+    for_each_vector(count, [&](int64_t i, auto lanes) {
+      store(y + i, canonical(activation(load(gate + i, lanes)) * load(up + i, lanes)), lanes);
+    });
+    at += count;
+  }
 }
 
 }  // namespace
@@ -38,6 +53,29 @@ void gelu(const ElementwiseArgs& args, int64_t begin, int64_t end) {
 
 void gelu_tanh(const ElementwiseArgs& args, int64_t begin, int64_t end) {
   map(args, begin, end, [](F32 v) { return gelu_tanh(v); });
+}
+
+void silu_mul(const GatedArgs& args, int64_t begin, int64_t end) {
+  gated(args, begin, end, [](F32 v) { return silu(v); });
+}
+
+void gelu_mul(const GatedArgs& args, int64_t begin, int64_t end) {
+  gated(args, begin, end, [](F32 v) { return gelu(v); });
+}
+
+void gelu_tanh_mul(const GatedArgs& args, int64_t begin, int64_t end) {
+  gated(args, begin, end, [](F32 v) { return gelu_tanh(v); });
+}
+
+void expert_sum(const ExpertSumArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = args.x + row * args.n;
+    float* y = args.y + args.tokens[row] * args.n;
+    const F32 weight = splat(args.weights[row]);
+    for_each_vector(args.n, [&](int64_t i, auto lanes) {
+      store(y + i, canonical(load(y + i, lanes) + (weight * load(x + i, lanes))), lanes);
+    });
+  }
 }
 
 void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) {

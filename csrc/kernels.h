@@ -51,12 +51,36 @@ struct RowArgs {
   int64_t rows, n;
 };
 
+// One row whose shards are computed apart.
+struct LongRowArgs {
+  const float* x;     // (n,)
+  float* y;           // (n,)
+  float* shard_sums;  // (8,)
+  int64_t n;
+  float largest;  // of x; NaN where x holds one
+};
+
+// Selection and sampling look at rows in blocks of this many elements, the last one shorter.
+constexpr int64_t kSelectionBlock = 128;
+
+struct BlockMaximaArgs {
+  const float* x;           // (rows, n), contiguous
+  float* maxima;            // (rows, blocks); NaN where the block holds one
+  int64_t rows, n, blocks;  // blocks = ceil(n / kSelectionBlock)
+};
+
 struct ScoreArgs {
-  const float* x;       // (rows, n), contiguous
-  float* scores;        // (rows, n): x / temperature
-  float* exponentials;  // (rows, n): exp(score - the row's largest score)
-  int64_t rows, n;
+  const float* x;  // (n,)
+  float* scores;   // (n,): x / temperature
+  float* maxima;   // (blocks,), of the scores; NaN where the block holds one
+  int64_t n;
   float temperature;
+};
+
+struct WeightArgs {
+  const float* scores;  // (n,)
+  uint64_t* weights;    // of the elements asked for: exp(score - largest) in units of 2^-40, the nearest integer
+  float largest;        // of all scores, finite
 };
 
 struct DotArgs {
@@ -66,16 +90,25 @@ struct DotArgs {
   int64_t rows, n, ldw;
 };
 
-struct ArgmaxArgs {
-  const float* x;  // (rows, n), n > 0
-  int64_t* y;      // (rows,)
-  int64_t rows, n;
-};
-
 struct ElementwiseArgs {
   const float* x;
   float* y;
   int64_t n;
+};
+
+struct GatedArgs {
+  const float* gate;  // (rows, n), rows ld_gate apart
+  const float* up;    // (rows, n), rows ld_up apart
+  float* y;           // (rows, n), contiguous: activation(gate) * up
+  int64_t rows, n, ld_gate, ld_up;
+};
+
+struct ExpertSumArgs {
+  const float* x;         // (count, n), contiguous
+  const int64_t* tokens;  // (count,), distinct
+  const float* weights;   // (count,)
+  float* y;               // (tokens, n): y[tokens[i]] + (weights[i] * x[i]) takes the place of y[tokens[i]]
+  int64_t count, n;
 };
 
 struct RotaryArgs {
@@ -131,18 +164,30 @@ struct Kernels {
   void (*layer_norm)(const NormArgs&, int64_t begin, int64_t end);
   void (*softmax)(const RowArgs&, int64_t begin, int64_t end);
   void (*log_softmax)(const RowArgs&, int64_t begin, int64_t end);
-  void (*argmax)(const ArgmaxArgs&, int64_t begin, int64_t end);
   void (*dot)(const DotArgs&, int64_t begin, int64_t end);
-  void (*sampling_scores)(const ScoreArgs&, int64_t begin, int64_t end);
+  void (*expert_sum)(const ExpertSumArgs&, int64_t begin, int64_t end);
   void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end);
 
-  // An element.
+  // A shard: the exponentials and their sum; then, with all shards' sums known, the results.
+  void (*exp_shards)(const LongRowArgs&, int64_t begin, int64_t end);
+  void (*softmax_shards)(const LongRowArgs&, int64_t begin, int64_t end);
+  void (*log_softmax_shards)(const LongRowArgs&, int64_t begin, int64_t end);
+
+  // A block of kSelectionBlock elements.
+  void (*block_maxima)(const BlockMaximaArgs&, int64_t begin, int64_t end);
+  void (*sampling_scores)(const ScoreArgs&, int64_t begin, int64_t end);
+
+  // An element; of the gated forms, one of y.
+  void (*sampling_weights)(const WeightArgs&, int64_t begin, int64_t end);
   void (*silu)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*exp)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*log)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*gelu)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*gelu_tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*silu_mul)(const GatedArgs&, int64_t begin, int64_t end);
+  void (*gelu_mul)(const GatedArgs&, int64_t begin, int64_t end);
+  void (*gelu_tanh_mul)(const GatedArgs&, int64_t begin, int64_t end);
 
   // All the steps of one set of chains.
   void (*fma_rate)(const FmaRateArgs&, int64_t begin, int64_t end);

@@ -2,84 +2,108 @@
 #pragma once
 
 #include "contract.h"
-#include "storage.h"
 
 namespace layercast::LAYERCAST_ISA {
 namespace {
 
 // Shard sums joined: ((s0+s1)+(s2+s3)) + ((s4+s5)+(s6+s7)).
-LAYERCAST_INLINE float join_shards(const float (&s)[kShards]) {
+LAYERCAST_INLINE float join_shards(const float* s) {
   return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
 // Chunks in ascending order, kLanes at a time, a lane each: chains of different chunks do not depend on one another.
 struct ChunkGroup {
   int64_t start[kLanes];
-  int32_t length[kLanes];
-  int32_t shard[kLanes];
+  int length[kLanes];
+  int shard[kLanes];
   int count = 0;
 };
 
-// packed[k * kLanes + lane] = element k of the lane's chunk of x, +0 past its end.
-inline void pack_chunks(const ChunkGroup& group, const float* x, int64_t n, int longest, bool whole, float* packed) {
-  Rows rows;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    rows.first[lane] = reinterpret_cast<const char*>(x + group.start[lane < group.count ? lane : 0]);
+// Where a lane's chunk can be read kChunk elements far: in place if it is whole, else in a copy with +0 past its end.
+LAYERCAST_INLINE const float* whole_chunk(const float* x, int length, float (&copy)[kChunk]) {
+  if (length == kChunk) return x;
+  memset(copy, 0, sizeof copy);
+  memcpy(copy, x, sizeof(float) * static_cast<size_t>(length));
+  return copy;
+}
+
+// A chain per lane: sum over k < steps of x[lane][k] * w[lane][k], or of x[lane][k] where w is null.
+LAYERCAST_INLINE F32 chunk_chains(const float* const (&x)[kLanes], const float* const* w, int steps) {
+  F32 acc = splat(0.0f);
+  for (int k = 0; k < steps; k += kLanes) {
+    U32 a[kLanes], b[kLanes];
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) a[lane] = load_words(x[lane] + k);
+    transpose(a);
+    if (w == nullptr) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) acc = acc + bitcast<F32>(a[i]);  // fma(x, 1, acc)
+    } else if (w == x) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) acc = fma(bitcast<F32>(a[i]), bitcast<F32>(a[i]), acc);
+    } else {
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) b[lane] = load_words(w[lane] + k);
+      transpose(b);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) acc = fma(bitcast<F32>(a[i]), bitcast<F32>(b[i]), acc);
+    }
   }
-  rows.end = reinterpret_cast<const char*>(x + n);
-  rows.measure();
-  pack_rows<Storage::kFloat32>(rows, longest, packed, kLanes);
-  if (whole) return;
-  I32 lengths;
-  memcpy(&lengths, group.length, sizeof lengths);
-  for (int k = 0; k < longest; ++k) {
-    const F32 value = load(packed + k * kLanes);
-    store(packed + k * kLanes, lengths > k ? value : splat(0.0f));
-  }
+  return acc;
 }
 
 // Adds the group's chunk sums to their shards, in order. A lane past its chunk's end adds +0 * +0, which can only turn
 // a chunk sum of -0 into +0, and a shard sum, starting at +0, does not tell those apart.
-inline void add_chunks(ChunkGroup& group, const float* x, const float* w, int64_t n, float (&shards)[kShards]) {
-  alignas(64) float packed_x[kChunk * kLanes], packed_w[kChunk * kLanes];
+LAYERCAST_INLINE void add_chunks(ChunkGroup& group, const float* x, const float* w, float* shards) {
+  float copies_x[kLanes][kChunk], copies_w[kLanes][kChunk];
+  const float* rows_x[kLanes];
+  const float* rows_w[kLanes];
   int longest = 0;
-  bool whole = group.count == kLanes;
   for (int lane = 0; lane < kLanes; ++lane) {
-    if (lane >= group.count) group.length[lane] = 0;
-    longest = group.length[lane] > longest ? group.length[lane] : longest;
-    whole = whole && group.length[lane] == kChunk;
+    const int length = lane < group.count ? group.length[lane] : 0;
+    const int64_t start = lane < group.count ? group.start[lane] : 0;
+    longest = length > longest ? length : longest;
+    rows_x[lane] = whole_chunk(x + start, length, copies_x[lane]);
+    if (w != nullptr && w != x) rows_w[lane] = whole_chunk(w + start, length, copies_w[lane]);
   }
-  pack_chunks(group, x, n, longest, whole, packed_x);
-  if (w != nullptr && w != x) pack_chunks(group, w, n, longest, whole, packed_w);
-  F32 acc = splat(0.0f);
-  for (int k = 0; k < longest; ++k) {
-    const F32 a = load(packed_x + k * kLanes);
-    if (w == nullptr) {
-      acc = acc + a;  // fma(a, 1, acc)
-    } else {
-      acc = fma(a, w == x ? a : load(packed_w + k * kLanes), acc);
-    }
-  }
+  const F32 acc = chunk_chains(rows_x, w == nullptr ? nullptr : w == x ? rows_x : rows_w, longest);
   float sums[kLanes];
   store(sums, acc);
   for (int lane = 0; lane < group.count; ++lane) shards[group.shard[lane]] += sums[lane];
   group.count = 0;
 }
 
+// The sums of shards [first, last) of 0..n, each into shards[shard], which the caller has set to +0. w == nullptr
+// stands for ones. `ready(begin, end)` is called before elements [begin, end) are read, in ascending order.
+template <class Function>
+LAYERCAST_INLINE void add_shards(const float* x, const float* w, int64_t n, int first, int last, float* shards,
+                                 Function ready) {
+  ChunkGroup group;
+  int64_t seen = shard_begin(n, first);
+  for (int shard = first; shard < last; ++shard) {
+    const int64_t end = shard_begin(n, shard + 1);
+    for (int64_t start = shard_begin(n, shard); start < end; start += kChunk) {
+      const int length = static_cast<int>(end - start < kChunk ? end - start : kChunk);
+      group.start[group.count] = start;
+      group.length[group.count] = length;
+      group.shard[group.count] = shard;
+      if (++group.count == kLanes) {
+        ready(seen, start + length);
+        seen = start + length;
+        add_chunks(group, x, w, shards);
+      }
+    }
+  }
+  if (group.count > 0) {
+    ready(seen, shard_begin(n, last));
+    add_chunks(group, x, w, shards);
+  }
+}
+
 // sum of x[k] * w[k] over 0..n in the contracted order; w == nullptr stands for ones.
 inline float dot(const float* x, const float* w, int64_t n) {
   float shards[kShards] = {};
-  ChunkGroup group;
-  for (int shard = 0; shard < kShards; ++shard) {
-    const int64_t end = shard_begin(n, shard + 1);
-    for (int64_t start = shard_begin(n, shard); start < end; start += kChunk) {
-      group.start[group.count] = start;
-      group.length[group.count] = static_cast<int32_t>(end - start < kChunk ? end - start : kChunk);
-      group.shard[group.count] = shard;
-      if (++group.count == kLanes) add_chunks(group, x, w, n, shards);
-    }
-  }
-  if (group.count > 0) add_chunks(group, x, w, n, shards);
+  add_shards(x, w, n, 0, kShards, shards, [](int64_t, int64_t) {});
   return join_shards(shards);
 }
 

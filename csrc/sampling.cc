@@ -2,45 +2,106 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
+#include <numeric>
+#include <utility>
 #include <vector>
 
+#include "dispatch.h"
+#include "float_control.h"
+#include "grain.h"
 #include "selection.h"
+#include "softmax.h"
+#include "threads.h"
 
 namespace layercast {
 namespace {
 
 __extension__ using uint128_t = unsigned __int128;
 
-// p * 2^40 as the nearest integer, ties to even: exact in binary64 but for the rounding, which adding 2^52 makes.
-uint64_t weight_of(float p) {
-  const double scaled = static_cast<double>(p) * 0x1p40;
-  return static_cast<uint64_t>((scaled + 0x1p52) - 0x1p52);
+constexpr uint64_t kOne = uint64_t{1} << 32;  // 1 in units of top_p and min_p
+
+// The scores of one row, and which of its tokens are kept: those from `lowest` on in `topk`'s order that weigh at least
+// `lightest`.
+struct Row {
+  std::unique_ptr<float[]> scores, maxima;
+  int64_t n = 0, blocks = 0;
+  float largest = 0.0f;
+  uint64_t lowest = 0, lightest = 0;
+
+  int64_t begin_of(int64_t block) const { return block * kSelectionBlock; }
+  int64_t end_of(int64_t block) const { return std::min(n, (block + 1) * kSelectionBlock); }
+  bool may_keep(int64_t block) const { return rank_of(maxima[block]) >= lowest >> 32; }
+};
+
+// Weights of the kept tokens of a block, +0 for the others.
+void kept_weights(const Kernels& kernels, const Row& row, int64_t block, uint64_t (&weights)[kSelectionBlock]) {
+  const int64_t begin = row.begin_of(block), end = row.end_of(block);
+  kernels.sampling_weights({.scores = row.scores.get(), .weights = weights, .largest = row.largest}, begin, end);
+  if (row.lowest == 0 && row.lightest == 0) return;
+  for (int64_t i = begin; i < end; ++i) {
+    uint64_t& weight = weights[i - begin];
+    if (order_key(row.scores[i], i) < row.lowest || weight < row.lightest) weight = 0;
+  }
 }
 
-// The tokens that top-k and top-p leave, by ascending index.
-void keep(const SampleArgs& args, const float* scores, const std::vector<uint64_t>& weights,
-          std::vector<int64_t>& kept) {
-  kept.clear();
-  const bool all = args.top_k == args.n && args.top_p == uint64_t{1} << 32;
-  if (all) {
-    for (int64_t i = 0; i < args.n; ++i) kept.push_back(i);
-    return;
-  }
-  std::vector<uint64_t> keys(static_cast<size_t>(args.n));
-  for (int64_t i = 0; i < args.n; ++i) keys[i] = order_key(scores[i], i);
-  std::partial_sort(keys.begin(), keys.begin() + args.top_k, keys.end(), std::greater<>());
-  keys.resize(static_cast<size_t>(args.top_k));
-  uint64_t total = 0;
-  for (const uint64_t key : keys) total += weights[index_of(key)];
+// Tokens by how far their score lies below the largest, in steps of 1/64: a coarse order that agrees with the exact
+// one, so that top-p sorts only the tokens of the bucket it ends in. Weights vanish from 29 down, before the last.
+constexpr int kBuckets = 2048;
+
+int bucket_of(float score, float largest) {
+  const float depth = (largest - score) * 64.0f;
+  return depth < kBuckets - 1 ? static_cast<int>(depth) : kBuckets - 1;
+}
+
+// Weight of the kept tokens in each bucket.
+std::vector<uint64_t> weigh_buckets(const Kernels& kernels, const Row& row, int threads) {
+  const int64_t parts = std::min<int64_t>(threads, row.blocks);
+  std::vector<uint64_t> found(static_cast<size_t>(parts * kBuckets));
+  parallel_for(threads, parts, 1, [&](int64_t begin, int64_t end) {
+    uint64_t weights[kSelectionBlock];
+    for (int64_t part = begin; part < end; ++part) {
+      for (int64_t block = row.blocks * part / parts; block < row.blocks * (part + 1) / parts; ++block) {
+        if (!row.may_keep(block)) continue;
+        kept_weights(kernels, row, block, weights);
+        for (int64_t i = row.begin_of(block); i < row.end_of(block); ++i) {
+          found[part * kBuckets + bucket_of(row.scores[i], row.largest)] += weights[i - row.begin_of(block)];
+        }
+      }
+    }
+  });
+  for (int64_t i = kBuckets; i < parts * kBuckets; ++i) found[i % kBuckets] += found[i];
+  found.resize(kBuckets);
+  return found;
+}
+
+// Raises `lowest` to the last token before which less than top_p of the kept weight lies.
+void cut_top_p(const Kernels& kernels, Row& row, uint64_t top_p, int threads) {
+  const std::vector<uint64_t> buckets = weigh_buckets(kernels, row, threads);
+  const uint64_t total = std::accumulate(buckets.begin(), buckets.end(), uint64_t{0});
   // ceil(total * top_p), exactly.
-  const auto cut = static_cast<uint64_t>((static_cast<uint128_t>(total) * args.top_p + 0xffffffffu) >> 32);
+  const auto cut = static_cast<uint64_t>((static_cast<uint128_t>(total) * top_p + (kOne - 1)) >> 32);
   uint64_t before = 0;
-  for (const uint64_t key : keys) {
-    if (before >= cut) break;
-    kept.push_back(index_of(key));
-    before += weights[index_of(key)];
+  int last = 0;
+  for (; before + buckets[last] < cut; ++last) before += buckets[last];
+
+  std::vector<std::pair<uint64_t, uint64_t>> tokens;  // key, weight
+  uint64_t weights[kSelectionBlock];
+  for (int64_t block = 0; block < row.blocks; ++block) {
+    if (!row.may_keep(block) || bucket_of(row.maxima[block], row.largest) > last) continue;
+    kept_weights(kernels, row, block, weights);
+    for (int64_t i = row.begin_of(block); i < row.end_of(block); ++i) {
+      const uint64_t key = order_key(row.scores[i], i);
+      if (key < row.lowest || bucket_of(row.scores[i], row.largest) != last) continue;
+      tokens.emplace_back(key, weights[i - row.begin_of(block)]);
+    }
   }
-  std::sort(kept.begin(), kept.end());
+  std::sort(tokens.begin(), tokens.end(), std::greater<>());
+  for (const auto& [key, weight] : tokens) {
+    if (before >= cut) break;
+    row.lowest = key;
+    before += weight;
+  }
 }
 
 std::array<uint32_t, 2> words(uint64_t v) { return {static_cast<uint32_t>(v), static_cast<uint32_t>(v >> 32)}; }
@@ -50,6 +111,56 @@ uint64_t draw(uint64_t seed, int64_t sequence_key, int64_t position) {
   const auto [s0, s1] = words(static_cast<uint64_t>(sequence_key));
   const std::array<uint32_t, 4> out = philox({p0, p1, s0, s1}, words(seed));
   return out[0] | static_cast<uint64_t>(out[1]) << 32;
+}
+
+// The first kept token, by ascending index, at which the running weight exceeds floor(r * total / 2^64).
+int64_t pick(const Kernels& kernels, const Row& row, uint64_t r, int threads) {
+  std::vector<uint64_t> sums(static_cast<size_t>(row.blocks));
+  parallel_for(threads, row.blocks, grain_of(16 * kSelectionBlock), [&](int64_t begin, int64_t end) {
+    uint64_t weights[kSelectionBlock];
+    for (int64_t block = begin; block < end; ++block) {
+      if (!row.may_keep(block)) continue;
+      kept_weights(kernels, row, block, weights);
+      sums[block] = std::accumulate(weights, weights + (row.end_of(block) - row.begin_of(block)), uint64_t{0});
+    }
+  });
+  const uint64_t total = std::accumulate(sums.begin(), sums.end(), uint64_t{0});
+  auto target = static_cast<uint64_t>(static_cast<uint128_t>(r) * total >> 64);
+  int64_t block = 0;
+  for (; target >= sums[block]; ++block) target -= sums[block];
+  uint64_t weights[kSelectionBlock];
+  kept_weights(kernels, row, block, weights);
+  int64_t i = 0;
+  for (; target >= weights[i]; ++i) target -= weights[i];
+  return row.begin_of(block) + i;
+}
+
+int64_t sample_row(const SampleArgs& args, int64_t index, int threads) {
+  const FloatControl control;
+  const Kernels& kernels = active_kernels();
+  Row row;
+  row.n = args.n;
+  row.blocks = block_count(args.n);
+  row.scores.reset(new float[static_cast<size_t>(args.n)]);
+  row.maxima.reset(new float[static_cast<size_t>(row.blocks)]);
+  const ScoreArgs score_args = {.x = args.logits + index * args.n,
+                                .scores = row.scores.get(),
+                                .maxima = row.maxima.get(),
+                                .n = args.n,
+                                .temperature = args.temperature};
+  parallel_for(threads, row.blocks, grain_of(2 * kSelectionBlock),
+               [&](int64_t begin, int64_t end) { kernels.sampling_scores(score_args, begin, end); });
+  row.largest = largest_of(row.maxima.get(), row.blocks);
+  if (!(row.largest - row.largest == 0.0f)) return -1;
+  if (args.top_k < args.n) {
+    std::vector<uint64_t> keys;
+    largest_keys(row.scores.get(), args.n, args.top_k, row.maxima.get(), keys);
+    row.lowest = keys.back();
+  }
+  if (args.top_p < kOne) cut_top_p(kernels, row, args.top_p, threads);
+  // The largest weight is 2^40, that of exp(0).
+  row.lightest = args.min_p << 8;
+  return pick(kernels, row, draw(args.seed, args.sequence_keys[index], args.positions[index]), threads);
 }
 
 }  // namespace
@@ -64,32 +175,14 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
   return counter;
 }
 
-void sample(const SampleArgs& args, int64_t begin, int64_t end) {
-  std::vector<uint64_t> weights(static_cast<size_t>(args.n));
-  std::vector<int64_t> kept;
-  for (int64_t row = begin; row < end; ++row) {
-    const float* p = args.exponentials + row * args.n;
-    args.tokens[row] = -1;
-    bool valid = true;
-    for (int64_t i = 0; i < args.n; ++i) {
-      valid = valid && p[i] == p[i];
-      weights[i] = valid ? weight_of(p[i]) : 0;
-    }
-    if (!valid) continue;
-    keep(args, args.scores + row * args.n, weights, kept);
-    uint64_t total = 0;
-    for (const int64_t token : kept) total += weights[token];
-    const uint64_t r = draw(args.seed, args.sequence_keys[row], args.positions[row]);
-    const auto target = static_cast<uint64_t>(static_cast<uint128_t>(r) * total >> 64);
-    uint64_t running = 0;
-    for (const int64_t token : kept) {
-      running += weights[token];
-      if (running > target) {
-        args.tokens[row] = token;
-        break;
-      }
-    }
+void sample(const SampleArgs& args, int threads) {
+  if (args.rows < threads) {
+    for (int64_t row = 0; row < args.rows; ++row) args.tokens[row] = sample_row(args, row, threads);
+    return;
   }
+  parallel_for(threads, args.rows, grain_of(16 * args.n), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) args.tokens[row] = sample_row(args, row, 1);
+  });
 }
 
 }  // namespace layercast

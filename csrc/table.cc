@@ -14,16 +14,24 @@ void rms_norm(const NormArgs&, int64_t, int64_t);
 void layer_norm(const NormArgs&, int64_t, int64_t);
 void softmax(const RowArgs&, int64_t, int64_t);
 void log_softmax(const RowArgs&, int64_t, int64_t);
-void argmax(const ArgmaxArgs&, int64_t, int64_t);
 void dot(const DotArgs&, int64_t, int64_t);
-void sampling_scores(const ScoreArgs&, int64_t, int64_t);
+void expert_sum(const ExpertSumArgs&, int64_t, int64_t);
 void rotary(const RotaryArgs&, int64_t, int64_t);
+void exp_shards(const LongRowArgs&, int64_t, int64_t);
+void softmax_shards(const LongRowArgs&, int64_t, int64_t);
+void log_softmax_shards(const LongRowArgs&, int64_t, int64_t);
+void block_maxima(const BlockMaximaArgs&, int64_t, int64_t);
+void sampling_scores(const ScoreArgs&, int64_t, int64_t);
+void sampling_weights(const WeightArgs&, int64_t, int64_t);
 void silu(const ElementwiseArgs&, int64_t, int64_t);
 void exp(const ElementwiseArgs&, int64_t, int64_t);
 void log(const ElementwiseArgs&, int64_t, int64_t);
 void tanh(const ElementwiseArgs&, int64_t, int64_t);
 void gelu(const ElementwiseArgs&, int64_t, int64_t);
 void gelu_tanh(const ElementwiseArgs&, int64_t, int64_t);
+void silu_mul(const GatedArgs&, int64_t, int64_t);
+void gelu_mul(const GatedArgs&, int64_t, int64_t);
+void gelu_tanh_mul(const GatedArgs&, int64_t, int64_t);
 void fma_rate(const FmaRateArgs&, int64_t, int64_t);
 
 const Kernels& kernels() {
@@ -38,16 +46,24 @@ const Kernels& kernels() {
       .layer_norm = layer_norm,
       .softmax = softmax,
       .log_softmax = log_softmax,
-      .argmax = argmax,
       .dot = dot,
-      .sampling_scores = sampling_scores,
+      .expert_sum = expert_sum,
       .rotary = rotary,
+      .exp_shards = exp_shards,
+      .softmax_shards = softmax_shards,
+      .log_softmax_shards = log_softmax_shards,
+      .block_maxima = block_maxima,
+      .sampling_scores = sampling_scores,
+      .sampling_weights = sampling_weights,
       .silu = silu,
       .exp = exp,
       .log = log,
       .tanh = tanh,
       .gelu = gelu,
       .gelu_tanh = gelu_tanh,
+      .silu_mul = silu_mul,
+      .gelu_mul = gelu_mul,
+      .gelu_tanh_mul = gelu_tanh_mul,
       .fma_rate = fma_rate,
   };
   return table;

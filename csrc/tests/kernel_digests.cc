@@ -11,8 +11,12 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "experts.h"
 #include "key_blocks.h"
 #include "rotary_table.h"
+#include "sampling.h"
+#include "selection.h"
+#include "softmax.h"
 #include "threads.h"
 
 namespace {
@@ -106,13 +110,13 @@ void row_cases(const Kernels& kernels) {
       kernels.layer_norm(norm, 0, kRows);
       print_digest("layer_norm" + suffix, y);
       const RowArgs row = {x.data(), y.data(), kRows, n};
-      kernels.softmax(row, 0, kRows);
+      softmax(row, 1);
       print_digest("softmax" + suffix, y);
-      kernels.log_softmax(row, 0, kRows);
+      log_softmax(row, 1);
       print_digest("log_softmax" + suffix, y);
       kernels.dot({x.data(), weight.data(), sums.data(), kRows, n, 0}, 0, kRows);
       print_digest("dot" + suffix, sums);
-      kernels.argmax({x.data(), indices.data(), kRows, n}, 0, kRows);
+      argmax({x.data(), indices.data(), kRows, n}, kThreads);
       print_digest("argmax" + suffix, indices);
     }
   }

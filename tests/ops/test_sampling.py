@@ -61,9 +61,10 @@ def sample(logits, **settings):
     temperature=st.sampled_from([0.1, 0.7, 1.0, 5.0]),
     top_k=st.sampled_from([None, 1, 3, 50, 10**6]),
     top_p=st.sampled_from([None, 1e-9, 0.3, 0.9, 1.0]),
+    min_p=st.sampled_from([None, 0.0, 1e-6, 0.05, 1.0]),
     kind=st.sampled_from(["magnitudes", "ties"]),
 )
-def test_sample_equals_the_reference(B, V, seed, temperature, top_k, top_p, kind):
+def test_sample_equals_the_reference(B, V, seed, temperature, top_k, top_p, min_p, kind):
     logits = draw_values(kind, seed, (B, V)).clamp(-30, 30)
     keys, positions = keys_of(B, seed), torch.arange(B) + seed
     with poisoned_empty():
@@ -75,10 +76,12 @@ def test_sample_equals_the_reference(B, V, seed, temperature, top_k, top_p, kind
             positions=positions,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
         )
-    units = 2**32 if top_p is None else max(1, round(top_p * 2**32))
+    top_p_units = 2**32 if top_p is None else max(1, round(top_p * 2**32))
+    min_p_units = round((min_p or 0.0) * 2**32)
     expected = reference.sample(
-        logits, temperature, seed, keys, positions, min(top_k or V, V), units
+        logits, temperature, seed, keys, positions, min(top_k or V, V), top_p_units, min_p_units
     )
     assert_bitwise_equal(actual, expected)
 
@@ -146,6 +149,35 @@ def test_top_k_and_top_p_keep_what_they_say():
     assert set(sample(torch.zeros(500, 4), top_k=1).tolist()) == {0}
 
 
+def test_min_p_keeps_what_weighs_a_share_of_the_most_likely():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().expand(3000, 4)
+    # Shares of the largest: 1, 0.75, 0.5, 0.25.
+    assert set(sample(logits, min_p=0.76).tolist()) == {0}
+    assert set(sample(logits, min_p=0.6).tolist()) == {0, 1}
+    assert set(sample(logits, min_p=0.3).tolist()) == {0, 1, 2}
+    assert set(sample(logits, min_p=0.0).tolist()) == {0, 1, 2, 3}
+    assert set(sample(logits, min_p=1.0).tolist()) == {0}
+    # Of what top-p left: 0.4 and 0.3 lie before the third token.
+    assert set(sample(logits, min_p=0.3, top_p=0.6).tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"top_k": 20, "top_p": 0.9}, {"min_p": 0.05}])
+def test_what_is_kept_is_what_transformers_keeps(settings):
+    """Where no probability lies within rounding of a threshold, both keep the same tokens."""
+    from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    warpers = {"top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper, "min_p": MinPLogitsWarper}
+    logits = torch.linspace(0, 6, 60)[
+        torch.randperm(60, generator=torch.Generator().manual_seed(2))
+    ]
+    kept = logits[None]
+    for name, value in settings.items():
+        kept = warpers[name](value)(None, kept)
+    expected = set(torch.isfinite(kept[0]).nonzero().flatten().tolist())
+    assert 1 < len(expected) < 60
+    assert set(sample(logits.expand(20000, 60), **settings).tolist()) == expected
+
+
 def test_minus_infinity_is_never_drawn():
     logits = torch.full((2000, 5), -math.inf)
     logits[:, 3] = 0.0
@@ -185,6 +217,7 @@ def test_wrong_arguments_are_named():
         ({"seed": -1}, ValueRangeError, r"sample: `seed` must lie"),
         ({"top_k": 0}, ValueRangeError, r"sample: `top_k` must be at least 1"),
         ({"top_p": 0.0}, ValueRangeError, r"sample: `top_p` must lie"),
+        ({"min_p": 1.5}, ValueRangeError, r"sample: `min_p` must lie"),
         ({"positions": torch.arange(3)}, ShapeError, r"sample: `positions` must have shape"),
         ({"sequence_keys": torch.zeros(2)}, DtypeError, r"sample: `sequence_keys` must be"),
     ):

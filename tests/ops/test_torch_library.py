@@ -14,6 +14,8 @@ X = draw_values("magnitudes", 1, (3, 40)).clamp(-8, 8)
 W = draw_values("magnitudes", 2, (24, 40), torch.bfloat16)
 BIAS = draw_values("magnitudes", 3, (24,), torch.bfloat16)
 GAIN = draw_values("magnitudes", 4, (40,), torch.bfloat16)
+GATE_UP = draw_values("magnitudes", 8, (3, 12, 40), torch.bfloat16)
+DOWN = draw_values("magnitudes", 9, (3, 40, 6), torch.bfloat16)
 IDS = torch.tensor([[0, 5, 23], [1, 1, 2]])
 Q = draw_values("magnitudes", 5, (2, 4, 6, 8)).clamp(-4, 4)
 K = draw_values("magnitudes", 6, (2, 2, 6, 8)).clamp(-4, 4)
@@ -39,12 +41,27 @@ CALLS = {
     "argmax": ((X,), lambda x: ops.argmax(x)),
     "topk": ((X, 3), lambda x, k: ops.topk(x, k)),
     "sample": (
-        (X, 0.7, 5, torch.arange(3), torch.arange(3), 10, 0.9),
-        lambda x, t, s, k, p, top_k, top_p: ops.sample(
-            x, temperature=t, seed=s, sequence_keys=k, positions=p, top_k=top_k, top_p=top_p
+        (X, 0.7, 5, torch.arange(3), torch.arange(3), 10, 0.9, 0.01),
+        lambda x, t, s, k, p, top_k, top_p, min_p: ops.sample(
+            x,
+            temperature=t,
+            seed=s,
+            sequence_keys=k,
+            positions=p,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
         ),
     ),
     "silu": ((X,), lambda x: ops.silu(x)),
+    "silu_mul": ((X, X.flip(0)), lambda g, u: ops.silu_mul(g, u)),
+    "gelu_mul": ((X, X.flip(0)), lambda g, u: ops.gelu_mul(g, u)),
+    "gelu_tanh_mul": ((X, None), lambda g, u: ops.gelu_tanh_mul(g, u)),
+    "route": ((X, 3, True), lambda x, k, r: ops.route(x, k, renormalize=r)),
+    "experts": (
+        (X, GATE_UP, DOWN, torch.tensor([[0, 2], [1, 0], [2, 1]]), torch.ones(3, 2), "silu"),
+        lambda x, g, d, i, w, a: ops.experts(x, g, d, i, w, activation=a),
+    ),
     "gelu": ((X,), lambda x: ops.gelu(x)),
     "gelu_tanh": ((X,), lambda x: ops.gelu_tanh(x)),
     "tanh": ((X,), lambda x: ops.tanh(x)),

@@ -9,6 +9,8 @@ from layercast.kernels.cpu.isa import available_isas, isa
 from layercast.ops.activation import gelu, gelu_tanh, silu, tanh
 from layercast.ops.attention import attention
 from layercast.ops.embedding import embedding
+from layercast.ops.experts import experts, route
+from layercast.ops.gated import gelu_mul, gelu_tanh_mul, silu_mul
 from layercast.ops.linear import linear
 from layercast.ops.normalization import layer_norm, rms_norm
 from layercast.ops.reduction import dot
@@ -23,8 +25,11 @@ __all__ = [
     "available_isas",
     "dot",
     "embedding",
+    "experts",
     "gelu",
+    "gelu_mul",
     "gelu_tanh",
+    "gelu_tanh_mul",
     "isa",
     "layer_norm",
     "linear",
@@ -32,9 +37,11 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "route",
     "sample",
     "sequence_key",
     "silu",
+    "silu_mul",
     "softmax",
     "tanh",
     "topk",

@@ -151,7 +151,7 @@ def attention(
         Milakov & Gimelshein 2018, arXiv:1805.02867 (running maximum); Dao et al. 2022,
         arXiv:2205.14135 (blocks).
     """
-    if not runs_directly(q):
+    if not runs_directly(q, k, v, query_positions, key_positions):
         result: Tensor = _operation(q, k, v, query_positions, key_positions, scale, window, softcap)
         return result
     return _kernel(q, k, v, query_positions, key_positions, scale, window, softcap)

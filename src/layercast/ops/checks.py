@@ -17,7 +17,7 @@ def require_usable(function: str, name: str, tensor: Tensor) -> None:
             f"{function}: `{name}` must not require grad, got a tensor that does. These "
             "kernels have no backward: call under torch.inference_mode() or torch.no_grad()."
         )
-    if tensor.device.type not in ("cpu", "meta"):
+    if not tensor.is_cpu and tensor.device.type != "meta":
         raise UnsupportedError(
             f"{function}: `{name}` must be on the CPU, got {tensor.device}. Move model and inputs "
             "with .to('cpu')."
@@ -26,8 +26,9 @@ def require_usable(function: str, name: str, tensor: Tensor) -> None:
 
 def require_dtype(function: str, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
     """Refuse any other dtype than `dtype`."""
-    require_usable(function, name, tensor)
-    if tensor.dtype != dtype:
+    if tensor.requires_grad or not tensor.is_cpu:
+        require_usable(function, name, tensor)
+    if tensor.dtype is not dtype:
         raise DtypeError(
             f"{function}: `{name}` must be {dtype}, got {tensor.dtype}. "
             f"Convert it with .to({dtype})."
@@ -36,12 +37,15 @@ def require_dtype(function: str, name: str, tensor: Tensor, dtype: torch.dtype) 
 
 def require_float32(function: str, name: str, tensor: Tensor) -> None:
     """Refuse activations that are not float32."""
-    require_dtype(function, name, tensor, torch.float32)
+    # On every eager call: one test where all is well.
+    if tensor.dtype is not torch.float32 or tensor.requires_grad or not tensor.is_cpu:
+        require_dtype(function, name, tensor, torch.float32)
 
 
 def require_storage(function: str, name: str, tensor: Tensor) -> None:
     """Refuse weights that are not in a storage type."""
-    require_usable(function, name, tensor)
+    if tensor.requires_grad or not tensor.is_cpu:
+        require_usable(function, name, tensor)
     if tensor.dtype not in STORAGE_DTYPES:
         raise DtypeError(
             f"{function}: `{name}` must be bfloat16, float16 or float32, got {tensor.dtype}. "

@@ -45,7 +45,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
         ValueRangeError: An id lies outside the table.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
     """
-    if not runs_directly(ids):
+    if not runs_directly(ids, weight):
         result: Tensor = _operation(ids, weight)
         return result
     return _kernel(ids, weight)

@@ -69,7 +69,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     References:
         Storage in 16 bits, arithmetic in binary32: Yuan et al. 2025, arXiv:2506.09501, section 5.
     """
-    if not runs_directly(x):
+    if not runs_directly(x, weight, bias):
         result: Tensor = _operation(x, weight, bias)
         return result
     return _kernel(x, weight, bias)

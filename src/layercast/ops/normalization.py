@@ -21,7 +21,7 @@ def _check_row(function: str, x: Tensor, eps: float) -> None:
 
 def _check_channels(function: str, name: str, tensor: Tensor, x: Tensor) -> None:
     require_storage(function, name, tensor)
-    if tensor.shape != x.shape[-1:]:
+    if tensor.dim() != 1 or tensor.shape[0] != x.shape[-1]:
         raise ShapeError(
             f"{function}: `{name}` must have shape ({x.shape[-1]},), the last axis of `x`, got "
             f"{tuple(tensor.shape)}. One value per channel."
@@ -97,7 +97,7 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, unit_offset: bool = False
     References:
         Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
-    if not runs_directly(x):
+    if not runs_directly(x, weight):
         result: Tensor = _rms_norm(x, weight, eps, unit_offset)
         return result
     return _rms_norm_kernel(x, weight, eps, unit_offset)
@@ -131,7 +131,7 @@ def layer_norm(
     References:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3.
     """
-    if not runs_directly(x):
+    if not runs_directly(x, weight, bias):
         result: Tensor = _layer_norm(x, weight, bias, eps)
         return result
     return _layer_norm_kernel(x, weight, bias, eps)

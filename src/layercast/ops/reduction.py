@@ -54,7 +54,7 @@ def dot(x: Tensor, w: Tensor) -> Tensor:
         ShapeError: The shapes do not fit.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
     """
-    if not runs_directly(x):
+    if not runs_directly(x, w):
         result: Tensor = _operation(x, w)
         return result
     return _kernel(x, w)

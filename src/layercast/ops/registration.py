@@ -19,16 +19,20 @@ from layercast.errors import UnsupportedError
 _Library: Any = torch.library.Library
 _LIBRARY = _Library("layercast", "DEF")
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
-def runs_directly(x: Tensor) -> bool:
-    """Whether a call on `x` may hand its address to a kernel."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(x) in _PLAIN_TYPES
-        and x.device.type == "cpu"
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
+def runs_directly(*tensors: Tensor | None) -> bool:
+    """Whether the addresses of a call's tensors may be handed to a kernel.
+
+    Called on every eager call: each test here is one attribute or one comparison.
+    """
+    for tensor in tensors:
+        if tensor is not None and not (type(tensor) in _PLAIN_TYPES and tensor.is_cpu):
+            return False
+    # Fake tensors, of export too, are not plain; Dynamo replaces its own test by True.
+    return not _is_dynamo_compiling() and _dispatch_modes() == 0
 
 
 def register(

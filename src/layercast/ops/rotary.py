@@ -157,7 +157,7 @@ def rotary_table(
         Su et al. 2021, arXiv:2104.09864, section 3.2. Exact sums and products: Dekker 1971, Knuth
         TAOCP 4.2.2.
     """
-    if not runs_directly(position_ids):
+    if not runs_directly(position_ids, inv_freq):
         result: tuple[Tensor, Tensor] = _table(
             position_ids, head_dim, base, inv_freq, attention_scaling
         )
@@ -189,7 +189,7 @@ def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
     References:
         Su et al. 2021, arXiv:2104.09864, in the half-rotation layout of Llama.
     """
-    if not runs_directly(q):
+    if not runs_directly(q, k, cos, sin):
         result: tuple[Tensor, Tensor] = _rotary(q, k, cos, sin)
         return result
     return _rotary_kernel(q, k, cos, sin)

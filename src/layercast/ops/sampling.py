@@ -15,6 +15,7 @@ from layercast.ops.checks import require_dims, require_dtype, require_float32
 from layercast.ops.registration import register, runs_directly
 
 TOP_P_UNIT = 2**32
+"""What `top_p` and `min_p` of 1 are counted as in the kernels: both are rounded to 2**-32."""
 
 
 def _check(
@@ -25,6 +26,7 @@ def _check(
     positions: Tensor,
     top_k: int | None,
     top_p: float | None,
+    min_p: float | None,
 ) -> None:
     require_float32("sample", "logits", logits)
     require_dims("sample", "logits", logits, 2, "(B, V)")
@@ -57,6 +59,10 @@ def _check(
         raise ValueRangeError(
             f"sample: `top_p` must lie within (0, 1], got {top_p}. Pass None to keep every token."
         )
+    if min_p is not None and not 0.0 <= min_p <= 1.0:
+        raise ValueRangeError(
+            f"sample: `min_p` must lie within [0, 1], got {min_p}. Pass None to keep every token."
+        )
 
 
 def _kernel(
@@ -67,12 +73,19 @@ def _kernel(
     positions: Tensor,
     top_k: int | None,
     top_p: float | None,
+    min_p: float | None,
 ) -> Tensor:
-    _check(logits, temperature, seed, sequence_keys, positions, top_k, top_p)
+    _check(logits, temperature, seed, sequence_keys, positions, top_k, top_p, min_p)
     V = logits.shape[1]
-    units = TOP_P_UNIT if top_p is None else max(1, round(top_p * TOP_P_UNIT))
     return cpu.sample(
-        logits, temperature, seed, sequence_keys, positions, min(top_k or V, V), units
+        logits,
+        temperature,
+        seed,
+        sequence_keys,
+        positions,
+        min(top_k or V, V),
+        TOP_P_UNIT if top_p is None else max(1, round(top_p * TOP_P_UNIT)),
+        round((min_p or 0.0) * TOP_P_UNIT),
     )
 
 
@@ -84,14 +97,15 @@ def _fake(
     positions: Tensor,
     top_k: int | None,
     top_p: float | None,
+    min_p: float | None,
 ) -> Tensor:
-    _check(logits, temperature, seed, sequence_keys, positions, top_k, top_p)
+    _check(logits, temperature, seed, sequence_keys, positions, top_k, top_p, min_p)
     return logits.new_empty(logits.shape[:1], dtype=torch.int64)
 
 
 _operation = register(
     "sample(Tensor logits, float temperature, int seed, Tensor sequence_keys, Tensor positions, "
-    "int? top_k, float? top_p) -> Tensor",
+    "int? top_k, float? top_p, float? min_p) -> Tensor",
     _kernel,
     _fake,
 )
@@ -121,6 +135,7 @@ def sample(
     positions: Tensor,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
 ) -> Tensor:
     """Draw one token per row. A draw depends on its row, key, position and the seed, never on the
     batch.
@@ -128,7 +143,8 @@ def sample(
     Order: scores are `logits / temperature`; `p = exp(score - max)`, rounded to an integer in
     units of 2**-40, so that
     every sum is exact. Top-k keeps the largest scores, ties by the lower index; top-p, over what
-    top-k left and in that order, each token before which less than `top_p` of the weight lies.
+    top-k left and in that order, each token before which less than `top_p` of the weight lies;
+    min-p, of those, the tokens that weigh at least `min_p` times the largest weight.
     The draw is 64 bits of Philox 4x32-10 under the seed at counter (position, key); it picks by
     inverse distribution function in ascending token index.
 
@@ -141,6 +157,8 @@ def sample(
             first token.
         top_k: Tokens kept, at least 1 (more than V keeps all), or None.
         top_p: Share of the weight kept, within (0, 1], rounded to 2**-32, or None.
+        min_p: Least weight kept, as a share of the largest one, within [0, 1], rounded to 2**-32,
+            or None.
 
     Returns:
         Token ids, int64, shape (B,).
@@ -153,11 +171,11 @@ def sample(
 
     References:
         Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; Holtzman et al. 2020,
-        arXiv:1904.09751 (top-p).
+        arXiv:1904.09751 (top-p); Nguyen et al. 2024, arXiv:2407.01082 (min-p).
     """
-    if not runs_directly(logits):
+    if not runs_directly(logits, sequence_keys, positions):
         result: Tensor = _operation(
-            logits, temperature, seed, sequence_keys, positions, top_k, top_p
+            logits, temperature, seed, sequence_keys, positions, top_k, top_p, min_p
         )
         return result
-    return _kernel(logits, temperature, seed, sequence_keys, positions, top_k, top_p)
+    return _kernel(logits, temperature, seed, sequence_keys, positions, top_k, top_p, min_p)

@@ -3,6 +3,8 @@
 from layercast.kernels.cpu.activation import exp, gelu, gelu_tanh, log, silu, tanh
 from layercast.kernels.cpu.attention import attention
 from layercast.kernels.cpu.embedding import embedding
+from layercast.kernels.cpu.experts import experts, route
+from layercast.kernels.cpu.gated import gelu_mul, gelu_tanh_mul, silu_mul
 from layercast.kernels.cpu.linear import linear
 from layercast.kernels.cpu.normalization import layer_norm, rms_norm
 from layercast.kernels.cpu.reduction import dot
@@ -17,9 +19,12 @@ __all__ = [
     "dot",
     "embedding",
     "exp",
+    "experts",
     "frequencies",
     "gelu",
+    "gelu_mul",
     "gelu_tanh",
+    "gelu_tanh_mul",
     "layer_norm",
     "linear",
     "log",
@@ -27,8 +32,10 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "route",
     "sample",
     "silu",
+    "silu_mul",
     "softmax",
     "tanh",
     "topk",

@@ -15,7 +15,7 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     ids = ids.contiguous()
     weight = weight.contiguous()
     vocabulary, hidden = weight.shape
-    y = torch.empty((*ids.shape, hidden), dtype=torch.float32)
+    y = ids.new_empty((*ids.shape, hidden), dtype=torch.float32)
     inside = csrc.embedding(
         ids.data_ptr(),
         weight.data_ptr(),

@@ -13,7 +13,7 @@ def dot(x: Tensor, w: Tensor) -> Tensor:
     """See `layercast.ops.dot`."""
     x = x.contiguous()
     w = w.contiguous()
-    y = torch.empty(x.shape[:-1], dtype=torch.float32)
+    y = x.new_empty(x.shape[:-1])
     n = x.shape[-1]
     csrc.dot(
         x.data_ptr(),

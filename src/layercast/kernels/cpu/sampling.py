@@ -17,17 +17,15 @@ def sample(
     positions: Tensor,
     top_k: int,
     top_p_units: int,
+    min_p_units: int,
 ) -> Tensor:
-    """See `layercast.ops.sample`; `top_p_units` counts units of 2**-32."""
+    """See `layercast.ops.sample`; `top_p_units` and `min_p_units` count units of 2**-32."""
     logits = logits.contiguous()
     sequence_keys, positions = sequence_keys.contiguous(), positions.contiguous()
-    scores, exponentials = torch.empty_like(logits), torch.empty_like(logits)
     rows, n = logits.shape
-    tokens = torch.empty(rows, dtype=torch.int64)
+    tokens = logits.new_empty(rows, dtype=torch.int64)
     csrc.sample(
         logits.data_ptr(),
-        scores.data_ptr(),
-        exponentials.data_ptr(),
         sequence_keys.data_ptr(),
         positions.data_ptr(),
         tokens.data_ptr(),
@@ -36,6 +34,7 @@ def sample(
         temperature,
         top_k,
         top_p_units,
+        min_p_units,
         seed,
         torch.get_num_threads(),
     )

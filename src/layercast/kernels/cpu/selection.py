@@ -12,7 +12,7 @@ from layercast.kernels.cpu.tensors import rows_of
 def argmax(x: Tensor) -> Tensor:
     """See `layercast.ops.argmax`."""
     x = x.contiguous()
-    y = torch.empty(x.shape[:-1], dtype=torch.int64)
+    y = x.new_empty(x.shape[:-1], dtype=torch.int64)
     csrc.argmax(x.data_ptr(), y.data_ptr(), rows_of(x), x.shape[-1], torch.get_num_threads())
     return y
 
@@ -20,8 +20,8 @@ def argmax(x: Tensor) -> Tensor:
 def topk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """See `layercast.ops.topk`."""
     x = x.contiguous()
-    values = torch.empty((*x.shape[:-1], k), dtype=torch.float32)
-    indices = torch.empty((*x.shape[:-1], k), dtype=torch.int64)
+    values = x.new_empty((*x.shape[:-1], k))
+    indices = x.new_empty((*x.shape[:-1], k), dtype=torch.int64)
     csrc.topk(
         x.data_ptr(),
         values.data_ptr(),

@@ -10,6 +10,9 @@ STORAGE = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 def rows_of(x: Tensor) -> int:
     """Number of rows of `x`, its last axis being a row; right for empty rows too."""
+    n = x.shape[-1]
+    if n:
+        return x.numel() // n
     rows = 1
     for size in x.shape[:-1]:
         rows *= size
@@ -19,3 +22,18 @@ def rows_of(x: Tensor) -> int:
 def with_unit_stride(x: Tensor) -> Tensor:
     """`x` itself where its last axis is contiguous in memory, else a contiguous copy."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def as_rows(x: Tensor) -> tuple[Tensor, int]:
+    """`x` and how far apart its rows lie, in elements; a contiguous copy where that varies."""
+    if x.is_contiguous():
+        return x, x.shape[-1]
+    shape, strides = x.shape, x.stride()
+    if strides[-1] == 1:
+        # Rows are evenly spaced where each axis steps over the whole of the next one.
+        for axis in range(len(shape) - 2):
+            if shape[axis] != 1 and strides[axis] != strides[axis + 1] * shape[axis + 1]:
+                break
+        else:
+            return x, strides[-2]
+    return x.contiguous(), shape[-1]

@@ -8,6 +8,8 @@ the contract is a loop here.
 from layercast.kernels.reference.activation import exp, gelu, gelu_tanh, log, silu, tanh
 from layercast.kernels.reference.attention import attention
 from layercast.kernels.reference.embedding import embedding
+from layercast.kernels.reference.experts import experts, route
+from layercast.kernels.reference.gated import gelu_mul, gelu_tanh_mul, silu_mul
 from layercast.kernels.reference.linear import linear
 from layercast.kernels.reference.normalization import layer_norm, rms_norm
 from layercast.kernels.reference.reduction import dot
@@ -22,9 +24,12 @@ __all__ = [
     "dot",
     "embedding",
     "exp",
+    "experts",
     "frequencies",
     "gelu",
+    "gelu_mul",
     "gelu_tanh",
+    "gelu_tanh_mul",
     "layer_norm",
     "linear",
     "log",
@@ -32,8 +37,10 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_table",
+    "route",
     "sample",
     "silu",
+    "silu_mul",
     "softmax",
     "tanh",
     "topk",

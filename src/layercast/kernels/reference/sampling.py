@@ -47,8 +47,9 @@ def sample(
     positions: Tensor,
     top_k: int,
     top_p_units: int,
+    min_p_units: int,
 ) -> Tensor:
-    """See `layercast.ops.sample`; `top_p_units` counts units of 2**-32."""
+    """See `layercast.ops.sample`; `top_p_units` and `min_p_units` count units of 2**-32."""
     with np.errstate(all="ignore"):
         scores: Float32 = upcast(logits) / np.float32(temperature)
         m = np.max(scores, axis=-1, keepdims=True)
@@ -67,6 +68,8 @@ def sample(
                 break
             kept.append(i)
             before += weights[i]
+        # The largest weight is 2**40, that of exp(0).
+        kept = [i for i in kept if weights[i] >= min_p_units << 8]
         target = _draw(seed, int(key), int(position)) * sum(weights[i] for i in kept) >> 64
         running = 0
         for i in sorted(kept):
