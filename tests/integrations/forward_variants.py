@@ -1,8 +1,6 @@
-"""One sequence's logits computed in every way that must not matter; shared by test and control."""
+"""One sequence's logits computed in ways that must not matter; shared by tests and controls."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
 
 import torch
 from tiny_models import random_tokens
@@ -73,67 +71,7 @@ def padded_decode(model, batch: list[Tensor], prompt: int) -> list[Tensor]:
     return [stacked[row, -min(len(t), stacked.shape[1]) :] for row, t in enumerate(batch)]
 
 
-def axes(model) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
-    """Axis to the pairs (expected, got) that must hold the same bits."""
-    expected = [alone(model, tokens) for tokens in SEQUENCES]
-
-    def batch() -> Iterator[tuple[Tensor, Tensor]]:
-        for size in (3, 8):
-            group = SEQUENCES[:size]
-            for turn in range(size):  # every sequence at every position of the batch
-                order = [(turn + i) % size for i in range(size)]
-                got = in_batch(model, [group[i] for i in order], side="left")
-                yield from ((expected[i], g) for i, g in zip(order, got, strict=True))
-
-    def padding() -> Iterator[tuple[Tensor, Tensor]]:
-        for side in ("left", "right"):
-            for filler in (0, 7):
-                got = in_batch(model, SEQUENCES[:2], side=side, filler=filler)
-                yield from zip(expected[:2], got, strict=True)
-
-    def split() -> Iterator[tuple[Tensor, Tensor]]:
-        for size in (1, 7, 64):
-            yield expected[0], in_chunks(model, SEQUENCES[0], size)
-
-    def static_cache() -> Iterator[tuple[Tensor, Tensor]]:
-        for size in (1, 64):
-            yield expected[0], in_chunks(model, SEQUENCES[0], size, StaticCache)
-
-    def decode() -> Iterator[tuple[Tensor, Tensor]]:
-        got = padded_decode(model, [SEQUENCES[0], SEQUENCES[2], SEQUENCES[3]], prompt=50)
-        for i, logits in zip((0, 2, 3), got, strict=True):
-            yield expected[i][-len(logits) :], logits
-
-    def threads() -> Iterator[tuple[Tensor, Tensor]]:
-        torch.set_num_threads(1)
-        for reference, tokens in zip(expected, SEQUENCES, strict=True):
-            yield reference, alone(model, tokens)
-        torch.set_num_threads(2)
-
-    return {
-        "batch": batch,
-        "padding": padding,
-        "split": split,
-        "static_cache": static_cache,
-        "decode": decode,
-        "threads": threads,
-    }
-
-
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Bitwise equality: signed zeros told apart, NaN as NaN."""
-    kind = {4: torch.int32, 2: torch.int16}[a.element_size()]
+    kind = {8: torch.int64, 4: torch.int32, 2: torch.int16}[a.element_size()]
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.view(kind), b.view(kind))
-
-
-def differing(model, axis: str) -> int:
-    """How many of an axis's pairs differ."""
-    return sum(not same_bits(expected, got) for expected, got in axes(model)[axis]())
-
-
-def differs(model, axis: str) -> bool:
-    """Whether any pair does; stops at the first."""
-    return any(not same_bits(expected, got) for expected, got in axes(model)[axis]())
-
-
-AXES = ("batch", "padding", "split", "static_cache", "decode", "threads")

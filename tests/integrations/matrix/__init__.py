@@ -1,0 +1,1 @@
+"""The matrix: every way of computing a sequence that must not show in its log-probabilities."""

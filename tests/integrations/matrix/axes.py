@@ -1,0 +1,18 @@
+"""The axes by name. To add one, write its file and name it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matrix import batch, chunks, decode, generation, padding, static_cache, threads
+from matrix.subject import Pairs, Subject
+
+AXES: dict[str, Callable[[Subject], Pairs]] = {
+    "batch": batch.pairs,
+    "padding": padding.pairs,
+    "chunks": chunks.pairs,
+    "static_cache": static_cache.pairs,
+    "decode": decode.pairs,
+    "generation": generation.pairs,
+    "threads": threads.pairs,
+}
