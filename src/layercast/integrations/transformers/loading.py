@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from layercast.auditing import require_bitwise
 from layercast.errors import CheckpointError, LayercastError, UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.architectures import check_config, check_modules
 from layercast.integrations.transformers.attention import ATTENTION
@@ -57,8 +58,8 @@ def load(
         weight_dtype: None keeps each tensor in the dtype the checkpoint stores it
             in; "bfloat16", "float16" or "float32" (or the torch dtype) stores all
             in that one, rounding to nearest even where it is narrower.
-        require: "bitwise" refuses a model with operations that the contract does
-            not cover; None warns and runs them as they are.
+        require: "bitwise" runs `layercast.audit` on the loaded model and refuses one with
+            operations that the contract does not cover; None warns and runs them as they are.
         **from_pretrained: Passed on, for example `revision`, `token`,
             `trust_remote_code` (never set unless given here); and
             `quantization_config`, a `LayerCastConfig` with further options.
@@ -70,6 +71,7 @@ def load(
         CheckpointError: The files are missing, out of reach, incomplete, not
             safetensors, or quantised by another method.
         UnsupportedError: The architecture or an argument is not covered.
+        GuaranteeError: "bitwise" is required and the audit found an uncovered operation.
         ValueRangeError: `require` is neither None nor "bitwise".
         DtypeError: `weight_dtype` is not a storage dtype.
     """
@@ -103,6 +105,7 @@ def load(
         raise _explain(name, error) from error
     if require == "bitwise":
         check_modules(model)
+        require_bitwise(model, function="load")
     return model
 
 
