@@ -21,7 +21,7 @@ from transformers import (
 
 import layercast
 from layercast import LayerCastConfig
-from layercast.errors import CoverageWarning, UnsupportedError, ValueRangeError
+from layercast.errors import CoverageWarning, LayercastError, UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.architectures import TESTED, stock_modules
 
 TOKENS = SEQUENCES[2]
@@ -33,7 +33,7 @@ def load_named(folder, named):
         model = layercast.load(folder)
     assert named in str(caught[0].message)
     with pytest.warns(CoverageWarning):
-        message = refusal(UnsupportedError, lambda: layercast.load(folder, require="bitwise"))
+        message = refusal(LayercastError, lambda: layercast.load(folder, require="bitwise"))
     assert f"`{named}`" in message
     return model
 

@@ -100,7 +100,7 @@ def require_bitwise(model: Any, *, function: str) -> None:
         where = f" ({first.source})" if first.source else ""
         raise GuaranteeError(
             f"{function}: `require` = 'bitwise' must find every operation covered, got "
-            f"{first.operation} in {first.module}{where}{more}: {first.reason}. "
+            f"{first.operation} in `{first.module}`{where}{more}: {first.reason}. "
             "print(layercast.audit(model)) lists them all; leave `require` out to run it without "
             "the guarantee."
         )

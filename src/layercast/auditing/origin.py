@@ -103,7 +103,8 @@ def calling_line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_TORCH, _HERE, "<")):
+        between = frame.f_code.co_name == "__torch_function__"  # a mode that passed the call on
+        if not between and not file.startswith((_TORCH, _HERE, "<frozen", "<eval_with_key")):
             return f"{_shortened(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

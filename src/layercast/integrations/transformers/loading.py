@@ -104,8 +104,8 @@ def load(
     except (OSError, HFValidationError) as error:
         raise _explain(name, error) from error
     if require == "bitwise":
-        check_modules(model)
         require_bitwise(model, function="load")
+        check_modules(model)
     return model
 
 
