@@ -86,6 +86,12 @@ def test_attention_weights(llama):
     )
 
 
+def test_router_logits(layercast_models):
+    mixtral = layercast_models["mixtral"]
+    message = refusal(UnsupportedError, lambda: mixtral(IDS, output_router_logits=True))
+    assert "`output_router_logits`" in message
+
+
 def test_hidden_states_are_given(model):
     out = model(IDS, output_hidden_states=True)
     assert len(out.hidden_states) == model.config.num_hidden_layers + 1

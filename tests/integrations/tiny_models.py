@@ -14,11 +14,13 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -87,6 +89,12 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
         | {"attention_multiplier": 0.0443},
     ),
     "smollm3": (SmolLM3Config, {"no_rope_layers": [1, 0]}),
+    "mixtral": (MixtralConfig, {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 72}
+        | {"norm_topk_prob": False, "mlp_only_layers": [1], "decoder_sparse_step": 1},
+    ),
     "gpt2": (GPT2Config, {"n_positions": 256, "n_inner": 208}),
     "gpt_neox": (GPTNeoXConfig, {"use_parallel_residual": True, "attention_bias": True}),
 }

@@ -13,11 +13,13 @@ from layercast.errors import UnsupportedError
 from layercast.modules import (
     GELU,
     Embedding,
+    Experts,
     GELUTanh,
     LayerNorm,
     Linear,
     RMSNorm,
     RotaryEmbedding,
+    Router,
     SiLU,
     Tanh,
     TransposedLinear,
@@ -47,17 +49,19 @@ TESTED: dict[str, Architecture] = {
     "granite": Architecture(calls_functions=True),  # division of the logits
     "llama": Architecture(),
     "mistral": Architecture(),
+    "mixtral": Architecture(),
     "olmo2": Architecture(),
     "phi3": Architecture(),
     "qwen2": Architecture(),
     "qwen3": Architecture(),
+    "qwen3_moe": Architecture(),
     "smollm3": Architecture(),
 }
 """`model_type` to architecture."""
 
 _OURS = (
-    Embedding, GELU, GELUTanh, LayerNorm, Linear, RMSNorm, RotaryEmbedding, SiLU, Tanh,
-    TransposedLinear,
+    Embedding, Experts, GELU, GELUTanh, LayerNorm, Linear, RMSNorm, RotaryEmbedding, Router, SiLU,
+    Tanh, TransposedLinear,
 )  # fmt: skip
 # Nothing, data movement or one exact operation; dropout does nothing in evaluation mode.
 _EXACT = (nn.Identity, nn.Dropout, nn.ReLU, LinearActivation, ReLUSquaredActivation)

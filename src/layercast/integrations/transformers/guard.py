@@ -131,6 +131,11 @@ def check_forward(module: nn.Module, arguments: dict[str, Any]) -> None:
             "Load the model again."
         )
     ids, mask, positions, cache, embeds = (arguments.get(name) for name in _ARGUMENTS)
+    if arguments.get("output_router_logits"):
+        raise UnsupportedError(
+            "layercast: `output_router_logits` must be False, got True: the routers that would "
+            "hand them over are replaced. Leave it out, in config.json too."
+        )
     tokens = ids if ids is not None else embeds
     if tokens is None:
         return  # the model's own error is clear

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from layercast import modules
 from layercast.errors import ValueRangeError
+from layercast.integrations.transformers.mixtures import experts_of, router_of
 from layercast.integrations.transformers.norms import norm_of
 from layercast.integrations.transformers.rope import rotary_embedding
 
@@ -102,7 +103,10 @@ def _replacement(
         return rotary_embedding(module, context_length)
     if cls in _ACTIVATIONS:
         return _ACTIVATIONS[cls]()
-    return norm_of(module, name, dtypes)
+    for recognised in (norm_of, router_of, experts_of):
+        if (replacement := recognised(module, name, dtypes)) is not None:
+            return replacement
+    return None
 
 
 def _linear(
