@@ -45,26 +45,16 @@ class LengthPenalty(float):
         return float(_DIGITS.power(Decimal(length), Decimal(float(self))))
 
 
-def _log_softmax(input: Tensor, dim: int | None = None, **_: Any) -> Tensor:
-    _check_last(input, dim)
-    return ops.log_softmax(input)
+def _log_softmax(input: Tensor, dim: int, **_: Any) -> Tensor:
+    return ops.log_softmax(input.movedim(dim, -1)).movedim(-1, dim)
 
 
 def _topk(
     input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Tensor, Tensor]:
-    _check_last(input, dim)
-    if not largest:
+    if dim not in (-1, input.ndim - 1) or not largest:
         raise UnsupportedError(
-            "generate: a beam search must keep the largest scores, got topk with largest=False. "
-            "Use num_beams=1 with this release of transformers."
+            "generate: a beam search must keep the largest scores along the last axis, got topk "
+            f"with dim={dim}, largest={largest}. Use num_beams=1 with this release of transformers."
         )
     return ops.topk(input, k)
-
-
-def _check_last(input: Tensor, dim: int | None) -> None:
-    if dim not in (-1, input.ndim - 1):
-        raise UnsupportedError(
-            f"generate: a beam search must compare scores along the last axis, got axis {dim}. Use "
-            "num_beams=1 with this release of transformers."
-        )

@@ -110,8 +110,9 @@ class LayerCastDecoding:
         **kwargs: Any,
     ) -> Any:
         stock: Any = super()
+        for_drafts = {"inputs_tensor": inputs_tensor, "tokenizer": kwargs.get("tokenizer")}
         steps = _steps(input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
-        return stock._assisted_decoding(input_ids, inputs_tensor=inputs_tensor, **steps, **kwargs)
+        return stock._assisted_decoding(input_ids, **for_drafts, **steps, **kwargs)
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:
         stock: Any = super()
@@ -147,6 +148,7 @@ def _steps(
     beams: bool = False,
 ) -> dict[str, Any]:
     """The arguments of a loop, with its steps held to the contract."""
+    model_kwargs.pop("tokenizer", None)  # for stop strings; else it would travel to the attention
     own = OwnTokens(input_ids, _prompt_mask(input_ids, model_kwargs))
     config = copy.copy(generation_config)
     criteria = exact_criteria(criteria, own, beams=beams)

@@ -55,6 +55,7 @@ _OPTIONS = {
     "EpsilonLogitsWarper": "epsilon_cutoff",
     "EtaLogitsWarper": "eta_cutoff",
     "ExponentialDecayLengthPenalty": "exponential_decay_length_penalty",
+    "LogitNormalization": "renormalize_logits",
     "MinPLogitsWarper": "min_p",
     "SynthIDTextWatermarkLogitsProcessor": "watermarking_config",
     "TopHLogitsWarper": "top_h",
@@ -149,12 +150,17 @@ def _exact(processor: LogitsProcessor, own: OwnTokens, counts_new_tokens: bool) 
         if kind is MinLengthLogitsProcessor and counts_new_tokens:
             return processor
         return _OwnProcessor(processor, own) if own.padded else processor
-    option = f" (`{_OPTIONS[kind.__name__]}`)" if kind.__name__ in _OPTIONS else ""
     raise UnsupportedError(
         f"generate: `logits_processor` must hold processors known to be exact on a layercast "
-        f"model, got {kind.__name__}{option}. Leave it out; a processor of your own that treats "
+        f"model, got {described(processor)}. Leave it out; a processor of your own that treats "
         "each row by itself and exactly may declare `layercast_exact = True` on its class."
     )
+
+
+def described(processor: LogitsProcessor) -> str:
+    """The name of a processor's class, and of the option of `generate` that makes it."""
+    name = type(processor).__name__
+    return f"{name} (`{_OPTIONS[name]}`)" if name in _OPTIONS else name
 
 
 def _check_biases(processor: Any) -> None:

@@ -20,6 +20,7 @@ from transformers.generation.logits_process import (
 from layercast import ops
 from layercast.errors import DtypeError, UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.own_tokens import OwnTokens
+from layercast.integrations.transformers.processors import described
 from layercast.kernels import cpu
 from layercast.ops.sampling import TOP_P_UNIT, sequence_key
 
@@ -231,8 +232,9 @@ def prepare_draw(
             warpers[kind] = processor
         elif warpers:
             raise UnsupportedError(
-                f"generate: `logits_processor` must not change scores after the sampling steps, "
-                f"got {kind.__name__}. Leave it out when do_sample=True."
+                "generate: `logits_processor` must hold no step beside temperature, top_k and "
+                f"top_p when sampling on a layercast model, got {described(processor)}. Leave it "
+                "out."
             )
         else:
             remaining.append(processor)
