@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,9 +52,10 @@ class Exercises:
         window, switch = longest_window(model), rope_switch(model)
         self._shortens = window > LONGEST_RUN
         self._window = SHORT_WINDOW if self._shortens else window
-        self._switch = switch if switch <= LONGEST_RUN else 0
-        self._unpassed_switch = switch if switch > LONGEST_RUN else 0
-        self._length = max(_SHORTEST_RUN, self._window + _PAST, self._switch + _PAST)
+        self._switch = switch
+        self._length = max(_SHORTEST_RUN, self._window + _PAST)
+        if switch:
+            self._length = min(self._length, switch)
 
     def run(self) -> None:
         """Run all of them; the model is left as it was."""
@@ -64,6 +66,8 @@ class Exercises:
             tokens = self._tokens(1, self._length)
             whole = self._prefill(tokens)
             self._decode(tokens, whole)
+            if self._switch:
+                self._past_the_switch()
             self._padded_batch(tokens, whole)
             if expert_modules(self._model):
                 self._experts()
@@ -71,39 +75,53 @@ class Exercises:
             self._rest()
 
     def _prefill(self, tokens: Tensor) -> Tensor | None:
-        passed = [f"{self._length} tokens at once"]
-        if self._switch:
-            passed.append(f"past the rope switch at {self._switch}")
-        if self._unpassed_switch:
-            passed.append(f"not past the rope switch at {self._unpassed_switch}")
         whole = None
-        with self._way("prefill", ", ".join(passed)):
+        with self._way("prefill", f"{self._length} tokens at once"):
             whole = self._logits(self._forward(tokens))
         return whole
 
     def _decode(self, tokens: Tensor, whole: Tensor | None) -> None:
-        first = min(max(self._window, self._switch, 4), self._length - _PAST)
-        first = max(first - _CHUNK - _PAST // 2, 2)
+        first = max(self._length - _CHUNK - _PAST - 2, 1)
         detail = f"{first} tokens, a chunk of {_CHUNK}, then token by token to {self._length}"
         if self._window:
             shortened = ", shortened for the audit" if self._shortens else ""
             detail += f", past the window of {self._window}{shortened}"
         with self._way("decode", detail):
-            output = self._forward(tokens[:, :first], use_cache=True)
-            parts = [self._logits(output)]
-            for start, end in _pieces(first, self._length):
-                output = self._forward(
-                    tokens[:, start:end],
-                    use_cache=True,
-                    past_key_values=output.past_key_values,
-                    position_ids=torch.arange(start, end)[None],
-                )
-                parts.append(self._logits(output))
-            self._compare(whole, torch.cat(parts, dim=1), "decoded token by token and at once")
+            parts = self._in_pieces(tokens, first)
+            self._compare(whole, parts, "decoded token by token and at once")
+
+    def _past_the_switch(self) -> None:
+        name = "rope switch"
+        if self._switch > LONGEST_RUN:
+            text = f"not passed: it lies at {self._switch} tokens"
+            self.done.append(Exercise(name, text))
+            return
+        tokens = self._tokens(1, self._switch + _PAST)
+        with self._way(name, f"{tokens.shape[1]} tokens, past the switch at {self._switch}"):
+            whole = self._logits(self._forward(tokens))
+            parts = self._in_pieces(tokens, self._switch - _CHUNK - 1)
+            self._compare(whole, parts, "decoded past the rope switch and at once")
+
+    def _in_pieces(self, tokens: Tensor, first: int) -> Tensor:
+        """Logits of the first tokens, then of a chunk, then token by token."""
+        length = tokens.shape[1]
+        output = self._forward(tokens[:, :first], use_cache=True)
+        parts = [self._logits(output)]
+        chunk = min(first + _CHUNK, length)
+        ends = [chunk, *range(chunk + 1, length + 1)]
+        for start, end in pairwise((first, *ends)):
+            output = self._forward(
+                tokens[:, start:end],
+                use_cache=True,
+                past_key_values=output.past_key_values,
+                position_ids=torch.arange(start, end)[None],
+            )
+            parts.append(self._logits(output))
+        return torch.cat(parts, dim=1)
 
     def _padded_batch(self, tokens: Tensor, whole: Tensor | None) -> None:
         lengths = (self._length // 2, self._length, 3)
-        with self._way("padded batch", f"3 sequences of {lengths} tokens, padded on the left"):
+        with self._way("padded batch", f"sequences of {lengths} tokens, padded on the left"):
             ids, mask = self._batch(tokens, lengths)
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             logits = self._logits(self._forward(ids, attention_mask=mask, position_ids=positions))
@@ -113,7 +131,7 @@ class Exercises:
 
     def _experts(self) -> None:
         experts = max(int(module.num_experts) for module in expert_modules(self._model))
-        tokens = self._tokens(1, max(experts, self._length))
+        tokens = self._tokens(-(-experts // self._length), self._length)
         detail = f"all {experts}, tokens dealt out to them in turn"
         with self._way("experts", detail), every_expert_chosen(self._model):
             self._forward(tokens)
@@ -124,10 +142,11 @@ class Exercises:
         from transformers import GenerationConfig
 
         chosen = self._generation_config or GenerationConfig(do_sample=False, num_beams=1)
-        mode = getattr(chosen.get_generation_mode(), "value", "greedy_search")
-        detail = f"{str(mode).replace('_', ' ')}, {_GENERATED} tokens, a padded batch of 2"
+        mode = str(getattr(chosen.get_generation_mode(), "value", "greedy_search"))
+        lengths = (max(self._length - _GENERATED, 4), 3)
+        detail = f"{mode.replace('_', ' ')}, {_GENERATED} tokens, a padded batch of 2"
         with self._way("decoding", detail):
-            ids, mask = self._batch(self._tokens(1, self._length), (self._length, 3))
+            ids, mask = self._batch(self._tokens(1, lengths[0]), lengths)
             settings = GenerationConfig(**chosen.to_dict())
             settings.update(
                 max_new_tokens=_GENERATED, max_length=None, eos_token_id=None, pad_token_id=0
@@ -140,10 +159,8 @@ class Exercises:
         tried = 0
         while self._recorder.unread_parameters() and tried < _MORE_TRIES:
             tried += 1
-            try:
-                self._forward(self._tokens(1, max(4 * self._length, LONGEST_RUN)))
-            except (LayercastError, *_FAILURES):
-                return
+            with suppress(LayercastError, *_FAILURES):
+                self._forward(self._tokens(8, self._length))
 
     @contextmanager
     def _way(self, name: str, detail: str) -> Iterator[None]:
@@ -166,7 +183,7 @@ class Exercises:
     def _forward(self, ids: Tensor, **options: Any) -> Any:
         accepted = _accepted(self._model.forward)
         options.setdefault("use_cache", False)
-        options.setdefault("position_ids", torch.arange(ids.shape[1])[None])
+        options.setdefault("position_ids", torch.arange(ids.shape[1])[None].expand(ids.shape))
         options = {
             key: value.to(self._device) if isinstance(value, Tensor) else value
             for key, value in options.items()
@@ -209,12 +226,6 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return one.dtype is other.dtype and torch.equal(
         one.view(torch.uint8), other.view(torch.uint8)
     )  # fmt: skip
-
-
-def _pieces(first: int, length: int) -> list[tuple[int, int]]:
-    """One chunk after the first tokens, then single ones."""
-    chunk = first + _CHUNK
-    return [(first, chunk), *((start, start + 1) for start in range(chunk, length))]
 
 
 def _accepted(forward: Callable[..., Any]) -> Callable[[str], bool]:

@@ -16,7 +16,7 @@ class Exercise:
     """One way in which the model was run.
 
     Attributes:
-        name: "prefill", "decode", "padded batch", "experts" or "decoding".
+        name: "prefill", "decode", "rope switch", "padded batch", "experts" or "decoding".
         detail: With what: tokens, windows passed, method.
         refused: What the model said where it refused to run so; empty where it ran.
         failed: The error where it broke instead; empty where it ran.
