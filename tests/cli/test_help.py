@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-VERBS = (["generate"], ["env"], ["study", "run"], ["study", "report"])
+VERBS = (["generate"], ["bench"], ["env"], ["study", "run"], ["study", "report"])
 
 
 def _layercast(*words: str) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,9 @@ def save_random_checkpoint(folder: Path, **changes: Any) -> Path:
         `folder`.
     """
     from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     config = Qwen2Config(**{**SHAPE, **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -23,6 +23,8 @@ SCHEDULE = Schedule(warmup_rounds=1, rounds_min=5, rounds_max=9, seconds=25.0)
 class Stopwatch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
     """Notes when each step's logits are there; changes nothing."""
 
+    layercast_exact = True
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.times: list[float] = []

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
         arguments: FOLDER VARIANT TOKENS THREADS.
     """
     import torch
-    import transformers
+    from transformers.utils import logging
 
     from layercast.bench.case import Variant
     from layercast.bench.checkpoint import load_variant
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
 
     folder, variant, tokens, threads = arguments
     torch.set_num_threads(int(threads))
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()
     before = memory()
     with torch.inference_mode():
         began = time.perf_counter()

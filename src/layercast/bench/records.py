@@ -11,7 +11,7 @@ from typing import Any
 
 from layercast.bench.case import Variant
 from layercast.bench.disturbance import QUIET_SHARE
-from layercast.bench.environment import processor_slug
+from layercast.bench.environment import context, processor_slug
 from layercast.bench.runner import Measurement
 from layercast.bench.timing import Schedule, Times
 from layercast.bench.workspace import Workspace
@@ -66,24 +66,49 @@ def record(measurement: Measurement) -> dict[str, Any]:
     }
 
 
+class RecordFile:
+    """A file that grows by a measurement at a time, and is whole after each.
+
+    A file of an earlier run keeps its other cases.
+
+    Raises:
+        RecordError: The file holds something else.
+    """
+
+    def __init__(self, place: Path, schedule: Schedule, workspace: Workspace) -> None:
+        self._context = context() | {"method": method(schedule, workspace)}
+        self.path = result_path(place, self._context)
+        self._before = read(self.path)
+        self._measurements: list[Measurement] = []
+
+    def add(self, measurement: Measurement) -> None:
+        """Write the file with one measurement more.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        self._measurements.append(measurement)
+        write(self.path, merge(self._before, self._context, self._measurements))
+
+
 def merge(
     before: Mapping[str, Any] | None,
-    context: Mapping[str, Any],
+    circumstances: Mapping[str, Any],
     measurements: Iterable[Measurement],
 ) -> dict[str, Any]:
     """Return a file's contents: what it held, each case measured anew replaced.
 
     Args:
         before: Contents, or None.
-        context: Of the new measurements.
+        circumstances: Context of the new measurements.
         measurements: The new ones.
     """
-    key = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()[:12]
     added = [{"context": key, **record(measurement)} for measurement in measurements]
     anew = {_identity(entry) for entry in added}
     kept = [] if before is None else before["measurements"]
     entries = [entry for entry in kept if _identity(entry) not in anew] + added
-    contexts = ({} if before is None else before["contexts"]) | {key: dict(context)}
+    contexts = ({} if before is None else before["contexts"]) | {key: dict(circumstances)}
     used = {entry["context"] for entry in entries}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -92,9 +117,9 @@ def merge(
     }
 
 
-def result_path(place: Path, context: Mapping[str, Any]) -> Path:
+def result_path(place: Path, circumstances: Mapping[str, Any]) -> Path:
     """Return the file to write: `place`, or in a folder the one named for this processor."""
-    return place / f"{processor_slug(context['device'])}.json" if place.is_dir() else place
+    return place / f"{processor_slug(circumstances['device'])}.json" if place.is_dir() else place
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from layercast.bench.case import Variant
@@ -18,20 +17,11 @@ _OTHERS = {
 }
 
 
-def print_results(measurements: Sequence[Measurement], console: Console | None = None) -> None:
-    """Print a table an operation, and what a reader must know.
-
-    Args:
-        measurements: In the order of the run.
-        console: Where; standard output if None.
-    """
-    console = console or Console()
-    operations = dict.fromkeys(m.case.operation for m in measurements)
-    for operation in operations:
-        chosen = [m for m in measurements if m.case.operation == operation]
-        console.print(memory_table(chosen[0]) if operation == "memory" else speed_table(chosen))
-    for line in notes(measurements):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def result_table(measurements: Sequence[Measurement]) -> Table:
+    """Return the table of one operation's cases, at least one."""
+    if measurements[0].case.operation == "memory":
+        return memory_table(measurements[0])
+    return speed_table(measurements)
 
 
 def speed_table(measurements: Sequence[Measurement]) -> Table:
@@ -49,7 +39,7 @@ def speed_table(measurements: Sequence[Measurement]) -> Table:
     )
     table.add_column("\nshape", no_wrap=True)
     headings = ["\nrows", "\nlayercast", *(f"\n{_OTHERS[name]}" for name in others)]
-    headings += ["error /\nFP32's"] * with_error + ["of FMA\npeak"] * with_peak
+    headings += ["error /\nFP32's"] * with_error + ["FMA\npeak"] * with_peak
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:

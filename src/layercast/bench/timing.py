@@ -20,7 +20,7 @@ Turn = Callable[[], float]
 
 Name = TypeVar("Name", bound=Hashable)
 
-PATIENCE = 3
+PATIENCE = 2
 """How many times the schedule's rounds and seconds may be spent to get quiet ones."""
 
 
@@ -124,7 +124,9 @@ def interleave(
         (other if disturbed() else quiet).append(samples)
         elapsed = clock() - began
         enough = len(quiet) >= schedule.rounds_min and elapsed >= schedule.seconds
-        hopeless = index + 1 >= schedule.rounds_min and elapsed >= PATIENCE * schedule.seconds
+        hopeless = (
+            index + 1 >= PATIENCE * schedule.rounds_min and elapsed >= PATIENCE * schedule.seconds
+        )
         if enough or hopeless or len(quiet) == schedule.rounds_max:
             break
     is_quiet = len(quiet) >= schedule.rounds_min

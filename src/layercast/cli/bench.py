@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ from layercast.errors import ValueRangeError
 
 if TYPE_CHECKING:
     from layercast.bench.case import Case
+    from layercast.bench.runner import Measurement
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -82,34 +85,39 @@ def _measure(cases: tuple[Case, ...], threads: int | None, json_path: Path | Non
     import torch
     from rich.console import Console
 
-    from layercast.bench import environment, records
+    from layercast.bench.records import RecordFile
     from layercast.bench.runner import run
-    from layercast.bench.table import print_results
+    from layercast.bench.table import notes, result_table
     from layercast.bench.timing import Schedule
     from layercast.bench.workspace import Workspace
 
     if threads is not None:
         torch.set_num_threads(threads)
-    schedule, found = Schedule(), []
-    with Workspace() as workspace, Console(stderr=True).status("") as status:
-        before, context, path = None, None, None
-        if json_path is not None:
-            context = environment.context() | {"method": records.method(schedule, workspace)}
-            path = records.result_path(json_path, context)
-            before = records.read(path)
-        for measurement in run(
-            cases,
-            workspace,
-            schedule,
-            on_stage=lambda case, stage: status.update(f"{case.label}: {stage}"),
-        ):
-            found.append(measurement)
-            if path is not None and context is not None:
-                # After each case: what was measured is kept, whatever ends the run.
-                records.write(path, records.merge(before, context, found))
-    print_results(found)
-    if path is not None:
-        typer.echo(f"Records: {path}")
+    console, schedule = Console(), Schedule()
+    found: list[Measurement] = []
+    with Workspace() as workspace:
+        file = None if json_path is None else RecordFile(json_path, schedule, workspace)
+        for _, group in groupby(cases, key=lambda case: case.operation):
+            measured = []
+            for measurement in run(group, workspace, schedule, on_stage=_show_stage):
+                measured.append(measurement)
+                if file is not None:
+                    # After each case: what was measured is kept, whatever ends the run.
+                    file.add(measurement)
+            _show_stage()
+            console.print(result_table(measured))
+            found += measured
+    for line in notes(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if file is not None:
+        typer.echo(f"Records: {file.path}")
+
+
+def _show_stage(case: Case | None = None, stage: str = "") -> None:
+    """Write over the last line of a terminal; an animation would run while others are timed."""
+    if sys.stderr.isatty():
+        line = "" if case is None else f"{case.label}: {stage}"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 def _rows(text: str | None) -> list[int]:
