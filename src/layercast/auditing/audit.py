@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,13 @@ from layercast.version import __version__
 _ESSENTIAL = ("prefill", "decode", "decoding")
 
 
-def audit(model: Any, *, generation_config: Any = None, name: str | None = None) -> AuditReport:
+def audit(
+    model: Any,
+    *,
+    generation_config: Any = None,
+    name: str | None = None,
+    notes: Sequence[str] = (),
+) -> AuditReport:
     """Find out which operations of a model the bitwise guarantee covers.
 
     The model runs prefill, decode past its sliding window and its rope switch, a
@@ -42,6 +49,7 @@ def audit(model: Any, *, generation_config: Any = None, name: str | None = None)
         generation_config: The decoding method, as transformers' `GenerationConfig`; greedy if
             left out, whatever the checkpoint declares.
         name: What the report calls the model; its class if left out.
+        notes: Sentences for the report.
 
     Returns:
         The report. `print` it, or read `.covered` and `.uncovered`.
@@ -68,7 +76,8 @@ def audit(model: Any, *, generation_config: Any = None, name: str | None = None)
         for sentence in exercises.differing:
             findings.uncover("(different bits)", type(model).__name__, sentence)
         uncovered = findings.uncovered()
-    return _report(model, name, findings, uncovered, exercises.done)
+    report = _report(model, findings, uncovered, exercises.done)
+    return replace(report, model=name or report.model, notes=list(notes))
 
 
 def guarantee(model: Any) -> str:
@@ -134,7 +143,6 @@ def _note_ways_that_do_not_run(findings: Findings, ways: Sequence[Exercise], roo
 
 def _report(
     model: Any,
-    name: str | None,
     findings: Findings,
     uncovered: list[Uncovered],
     ways: list[Exercise],
@@ -147,7 +155,7 @@ def _report(
         for (operation, kind), calls in sorted(findings.operations.items())
     ]
     return AuditReport(
-        model=name or type(model).__name__,
+        model=type(model).__name__,
         uncovered=[with_stock_reason(finding, left_stock) for finding in uncovered],
         roundings=roundings,
         exercised=ways,

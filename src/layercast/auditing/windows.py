@@ -12,7 +12,7 @@ from torch import nn
 LONGEST_RUN = 256
 SHORT_WINDOW = 16
 
-_WINDOWS = ("sliding_window", "attention_chunk_size")
+WINDOW_NAMES = ("sliding_window", "attention_chunk_size")
 _SWITCHING = ("dynamic", "longrope")
 
 
@@ -26,14 +26,14 @@ def text_config(model: Any) -> Any:
 def longest_window(model: Any) -> int:
     """The longest sliding or chunked window, in tokens; 0 for none."""
     config = text_config(model)
-    return max((getattr(config, name, None) or 0 for name in _WINDOWS), default=0)
+    return max((getattr(config, name, None) or 0 for name in WINDOW_NAMES), default=0)
 
 
 def rope_switch(model: Any) -> int:
     """Length past which rotary frequencies change, in tokens; 0 where they never do."""
     config = text_config(model)
     lengths = [0]
-    for parameters in _rope_parameters(config):
+    for parameters in rope_parameter_sets(config):
         if parameters.get("rope_type") in _SWITCHING:
             lengths.append(
                 parameters.get("original_max_position_embeddings")
@@ -43,12 +43,12 @@ def rope_switch(model: Any) -> int:
     return max(lengths)
 
 
-def _rope_parameters(config: Any) -> Iterator[dict[str, Any]]:
+def rope_parameter_sets(config: Any) -> Iterator[dict[str, Any]]:
+    """The rope parameters of a configuration: one set, or one for each layer type."""
     parameters = getattr(config, "rope_parameters", None)
     if not isinstance(parameters, dict):
         return
     yield parameters
-    # One set for each layer type, in models that have several.
     yield from (value for value in parameters.values() if isinstance(value, dict))
 
 
@@ -73,7 +73,7 @@ def shortened_windows(model: nn.Module, length: int) -> Iterator[None]:
     changed = []
     try:
         for holder in holders.values():
-            for name in _WINDOWS:
+            for name in WINDOW_NAMES:
                 before = vars(holder).get(name)
                 if isinstance(before, int) and before > length:
                     changed.append((holder, name, before))

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from layercast.cli import audit as audit_verb
 from layercast.cli import bench as bench_verb
 from layercast.cli import env as env_verb
 from layercast.cli import generate as generate_verb
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate", epilog=generate_verb.EPILOG)(generate_verb.generate)
+app.command("audit", epilog=audit_verb.EPILOG)(audit_verb.audit)
 app.command("bench", epilog=bench_verb.EPILOG)(bench_verb.bench)
 app.command("env", epilog=env_verb.EPILOG)(env_verb.env)
 app.add_typer(study_app, name="study")

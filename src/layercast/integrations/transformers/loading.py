@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from layercast.auditing import require_bitwise
 from layercast.errors import CheckpointError, LayercastError, UnsupportedError, ValueRangeError
+from layercast.integrations.transformers.adapters import refuse_adapter_folder
 from layercast.integrations.transformers.architectures import check_config, check_modules
 from layercast.integrations.transformers.attention import ATTENTION
 from layercast.integrations.transformers.config import QUANT_METHOD, LayerCastConfig, dtype_name
@@ -109,6 +110,37 @@ def load(
     return model
 
 
+def read_config(
+    path_or_id: str | os.PathLike[str], **hub: Any
+) -> tuple[PreTrainedConfig, LayerCastConfig]:
+    """Read config.json alone.
+
+    Args:
+        path_or_id: As for `load`.
+        **hub: `revision`, `token`, `trust_remote_code` and the like, as for `load`.
+
+    Returns:
+        The model's configuration, without quantisation; and the options that a saved layercast
+        checkpoint carries.
+
+    Raises:
+        CheckpointError: It is missing, out of reach, of an unknown model, or says that the
+            weights are quantised by another method.
+    """
+    hub.setdefault("trust_remote_code", False)
+    name = os.fspath(path_or_id)
+    _check_folder(name)
+    try:
+        config = _read_config(name, hub)
+    except (OSError, HFValidationError) as error:
+        if isinstance(error, LayercastError):
+            raise
+        raise _explain(name, error) from error
+    options = _saved_options(config, name)
+    config.quantization_config = None
+    return config, LayerCastConfig(**options)
+
+
 def _given_options(storage: str | None, arguments: dict[str, Any]) -> LayerCastConfig | None:
     given = arguments.pop("quantization_config", None)
     if given is not None and not isinstance(given, LayerCastConfig):
@@ -153,6 +185,7 @@ def _check_folder(name: str) -> None:
             "Check the path."
         ) from error
     if is_folder:
+        refuse_adapter_folder(path)
         if not (path / "config.json").is_file():
             raise CheckpointError(
                 "load: `path_or_id` must be a folder with config.json and safetensors files, got "
