@@ -47,6 +47,28 @@ def optional_parameter(
     module.register_parameter(name, stored)
 
 
+def refuse_casts(module: nn.Module, fn: Callable[[Tensor], Tensor], *, recurse: bool) -> None:
+    """Refuse a conversion that would change the dtype of a weight.
+
+    Args:
+        module: Whose weights are about to be converted.
+        fn: What `nn.Module._apply` is to do to each.
+        recurse: Look at the weights of its children too.
+
+    Raises:
+        GuaranteeError: `fn` changes the dtype of one.
+    """
+    for name, parameter in module.named_parameters(recurse=recurse):
+        cast = fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)).dtype
+        if cast is not parameter.dtype:
+            raise GuaranteeError(
+                f"{type(module).__name__}.to: `dtype` must stay the storage dtype of the "
+                f"checkpoint, {parameter.dtype} for `{name}`, got {cast}. Arithmetic is "
+                "float32 whatever the storage; to store in another dtype, load again with "
+                "layercast.load(..., weight_dtype=...)."
+            )
+
+
 class StoredWeights(nn.Module):
     """A module whose weights refuse to change dtype.
 
@@ -59,16 +81,6 @@ class StoredWeights(nn.Module):
     _parameters: dict[str, Any]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        for name, parameter in self._parameters.items():
-            if parameter is None:
-                continue
-            cast = fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)).dtype
-            if cast is not parameter.dtype:
-                raise GuaranteeError(
-                    f"{type(self).__name__}.to: `dtype` must stay the storage dtype of the "
-                    f"checkpoint, {parameter.dtype} for `{name}`, got {cast}. Arithmetic is "
-                    "float32 whatever the storage; to store in another dtype, load again with "
-                    "layercast.load(..., weight_dtype=...)."
-                )
+        refuse_casts(self, fn, recurse=False)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

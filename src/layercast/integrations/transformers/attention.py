@@ -69,7 +69,7 @@ def attention_forward(
             )
     stored = cache_dtype_of(getattr(module, "config", None))
     if stored is not torch.float32:  # no change to what a cache has rounded
-        key, value = key.to(stored), value.to(stored)
+        key, value = key.to(stored).float(), value.to(stored).float()
     output = ops.attention(
         query,
         key,

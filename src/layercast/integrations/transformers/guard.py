@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layercast.errors import GuaranteeError, ShapeError, UnsupportedError, ValueRangeError
+from layercast.integrations.transformers.adapters import refuse_adapters
 from layercast.integrations.transformers.architectures import calls_functions
 from layercast.integrations.transformers.attention import ATTENTION
 from layercast.integrations.transformers.decoding import LayerCastDecoding
 from layercast.integrations.transformers.functions import contracted_functions
 from layercast.integrations.transformers.kv_cache import CACHE_LAYERS, is_rounding, round_cache
 from layercast.integrations.transformers.positions import count_positions
+from layercast.modules.stored_weights import refuse_casts
 
 _SMALLEST_NORMAL = 2.0**-1022
 _GRAIN = 32768  # elements below which torch runs an elementwise operation on the calling thread
@@ -33,6 +35,12 @@ class LayerCastModel:
     def dtype(self) -> torch.dtype:
         """Of activations and caches: float32, whatever the weights are stored in."""
         return torch.float32
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Before any module is converted, those included that stayed stock.
+        refuse_casts(cast("nn.Module", self), fn, recurse=recurse)
+        stock: Any = super()
+        return stock._apply(fn, recurse)
 
     def half(self, *_: Any) -> Any:
         """Refused: see `StoredWeights`."""
@@ -88,6 +96,7 @@ def _guarded_class(cls: Any, is_decoder: bool) -> Any:
 
     @functools.wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_adapters(self)
         if is_decoder:
             kwargs = dict(zip(_forward_parameters(cls), args, strict=False)) | kwargs
             check_forward(self, kwargs)
