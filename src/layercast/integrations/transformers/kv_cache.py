@@ -26,29 +26,23 @@ from layercast.integrations.transformers.config import cache_dtype_of
 CACHE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
 
 
-class RoundingLayer:
-    """Mixed into a cache layer of transformers: stores in `storage_dtype`."""
-
-    storage_dtype: torch.dtype
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """As in transformers, with keys and values rounded to nearest even first."""
-        stock: Any = super()
-        stored = (key_states.to(self.storage_dtype), value_states.to(self.storage_dtype))
-        result: tuple[Tensor, Tensor] = stock.update(*stored, *args, **kwargs)
-        return result
-
-
 @functools.cache
 def _rounding(cls: Any, dtype: torch.dtype) -> Any:
-    return type(cls.__name__, (RoundingLayer, cls), {"storage_dtype": dtype})
+    def update(
+        self: Any, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As in transformers, with keys and values rounded to nearest even first."""
+        stored = (key_states.to(dtype), value_states.to(dtype))
+        result: tuple[Tensor, Tensor] = cls.update(self, *stored, *args, **kwargs)
+        return result
+
+    # One base: layers that exist change their class, which two with fields of their own forbid.
+    return type(cls.__name__, (cls,), {"update": update, "rounds_to": dtype})
 
 
 def is_rounding(layer: Any) -> bool:
-    """Whether a cache layer is one of ours over one of transformers'."""
-    return isinstance(layer, RoundingLayer) and type(layer).__mro__[2] in CACHE_LAYERS
+    """Whether a cache layer is one of transformers' made to round."""
+    return hasattr(layer, "rounds_to") and type(layer).__base__ in CACHE_LAYERS
 
 
 def round_cache(config: Any, arguments: dict[str, Any]) -> None:
