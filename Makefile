@@ -20,7 +20,7 @@ SOURCES := $(shell find src csrc CMakeLists.txt pyproject.toml -type f -not -nam
 
 include mk/ext.mk
 
-.PHONY: help study test test-slow lint format check-machine clean
+.PHONY: help study bench test test-slow lint format check-machine clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ help: ## list the commands
 study: $(VENV)/installed ## run the study of the bundled model on this CPU and write report.html
 	$(BIN)/layercast study run --out $(RUN)
 	$(BIN)/layercast study report $(RUN) --out $(REPORT)
+
+bench: $(VENV)/installed ## measure speed and memory against stock PyTorch on this CPU: some 15 minutes, 9 GB
+	$(BIN)/layercast bench --full --json benchmarks/results
 
 test: $(VENV)/installed-dev ## run every test but the exhaustive ones
 	$(BIN)/python -m pytest

@@ -75,9 +75,13 @@ def notes(measurements: Iterable[Measurement]) -> list[str]:
         "PyTorch. published: F.linear(x, weight.float()). Their median / ours, quartiles below; "
         "above 1, layercast is faster."
     ]
+    measurements = list(measurements)
+    if not all(m.quiet for m in measurements):
+        lines.append(
+            "Not quiet: other processes ran meanwhile, which slows one library more than another. "
+            "Measure again on a machine at rest."
+        )
     for m in measurements:
-        if not m.quiet:
-            lines.append(f"Not quiet: other processes ran while {m.case.label} was timed.")
         if m.facts.get("past_last_level_cache") is False:
             lines.append(f"Too little memory to read {m.case.label} past the last-level cache.")
     return lines
@@ -85,7 +89,8 @@ def notes(measurements: Iterable[Measurement]) -> list[str]:
 
 def _milliseconds(measurement: Measurement) -> str:
     milliseconds = measurement.times[Variant.LAYERCAST].median * 1e3
-    return f"{milliseconds:,.{1 if milliseconds >= 100 else 2 if milliseconds >= 1 else 4}f} ms"
+    text = f"{milliseconds:,.{1 if milliseconds >= 100 else 2 if milliseconds >= 1 else 4}f} ms"
+    return text if measurement.quiet else f"{text}\nnot quiet"
 
 
 def _times(value: float) -> str:
