@@ -57,6 +57,44 @@ def test_scaled_frequencies_are_those_of_transformers(name):
     assert ours.inv_freq != rope_frequencies.plain(HEAD_DIM, BASE)
 
 
+ORIGINAL, LONGER = 4096, 10000
+LENGTH_DEPENDENT = {
+    "dynamic": {"factor": 3.0, "max_position_embeddings": ORIGINAL},
+    "longrope": {
+        "factor": 8.0,
+        "short_factor": [1.0 + 0.01 * i for i in range(HEAD_DIM // 2)],
+        "long_factor": [1.5 + 0.25 * i for i in range(HEAD_DIM // 2)],
+        "original_max_position_embeddings": ORIGINAL,
+    },
+}
+
+
+@pytest.mark.parametrize("length", [None, 100, ORIGINAL, LONGER])
+@pytest.mark.parametrize("rope_type", LENGTH_DEPENDENT)
+def test_scalings_that_depend_on_a_length_are_those_of_a_sequence_that_long(rope_type, length):
+    options = LENGTH_DEPENDENT[rope_type]
+    ours = getattr(rope_frequencies, rope_type)(HEAD_DIM, BASE, **options, context_length=length)
+    assert ours.position_limit == max(length or 0, ORIGINAL)
+    rope = {"rope_type": rope_type, "rope_theta": BASE, **options}
+    rope.pop("max_position_embeddings", None)
+    config = LlamaConfig(
+        hidden_size=4 * HEAD_DIM, num_attention_heads=4, head_dim=HEAD_DIM,
+        max_position_embeddings=ORIGINAL, rope_parameters=rope,
+    )  # fmt: skip
+    theirs, scaling = ROPE_INIT_FUNCTIONS[rope_type](
+        config, torch.device("cpu"), seq_len=ours.position_limit
+    )
+    frequencies = ours.inv_freq or rope_frequencies.plain(HEAD_DIM, BASE)
+    assert torch.allclose(torch.tensor(frequencies), theirs, rtol=32 * 2.0**-24, atol=0)
+    assert math.isclose(ours.attention_scaling, scaling, rel_tol=2.0**-50)
+
+
+def test_longrope_factors_of_another_number_are_refused():
+    options = {**LENGTH_DEPENDENT["longrope"], "short_factor": [1.0]}
+    with pytest.raises(ShapeError, match="32 entries, got 1"):
+        rope_frequencies.longrope(HEAD_DIM, BASE, **options)
+
+
 def test_plain_frequencies_are_correctly_rounded():
     # Bases that make every frequency a power of two, or of ten.
     assert rope_frequencies.plain(64, 2.0**32) == tuple(2.0**-i for i in range(32))

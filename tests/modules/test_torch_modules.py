@@ -8,8 +8,22 @@ from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from layercast import ops
-from layercast.errors import GuaranteeError
-from layercast.modules import Embedding, Linear, RMSNorm, RopeFrequencies, RotaryEmbedding, SiLU
+from layercast.errors import GuaranteeError, UnsupportedError
+from layercast.modules import (
+    GELU,
+    Embedding,
+    Experts,
+    GELUTanh,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    RopeFrequencies,
+    RotaryEmbedding,
+    Router,
+    SiLU,
+    Tanh,
+    TransposedLinear,
+)
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -47,7 +61,47 @@ def test_modules_are_the_operations(x, dtype):
     table = filled(Embedding(10, 96, weight_dtype=dtype))
     ids = torch.tensor([[3, 9], [0, 3]])
     assert torch.equal(bits(table(ids)), bits(table.weight[ids].float()))
-    assert torch.equal(bits(SiLU()(x)), bits(ops.silu(x)))
+    scaled = filled(Embedding(10, 96, weight_dtype=dtype, scale=59.867))
+    # The factor is a float32, whatever the rows are stored in.
+    factor = torch.tensor(59.867)
+    assert torch.equal(bits(scaled(ids)), bits(scaled.weight[ids].float() * factor))
+    layer_norm = filled(LayerNorm(96, eps=1e-5, weight_dtype=dtype, bias_dtype=dtype))
+    expected = ops.layer_norm(x, layer_norm.weight, layer_norm.bias, eps=1e-5)
+    assert torch.equal(bits(layer_norm(x)), bits(expected))
+    stored_in_out = filled(TransposedLinear(96, 40, weight_dtype=dtype, bias_dtype=dtype))
+    expected = ops.linear(x, stored_in_out.weight.t().contiguous(), stored_in_out.bias)
+    assert torch.equal(bits(stored_in_out(x)), bits(expected))
+
+
+def test_modules_without_parameters_are_the_operations(x):
+    for module, operation in (
+        (SiLU(), ops.silu),
+        (GELU(), ops.gelu),
+        (GELUTanh(), ops.gelu_tanh),
+        (Tanh(), ops.tanh),
+    ):
+        assert torch.equal(bits(module(x)), bits(operation(x)))
+    plain = LayerNorm(96, eps=1e-5, weight_dtype=None, bias_dtype=None)
+    assert torch.equal(bits(plain(x)), bits(ops.layer_norm(x, eps=1e-5)))
+    weightless = RMSNorm(96, eps=1e-6, weight_dtype=None)
+    assert torch.equal(bits(weightless(x)), bits(ops.rms_norm(x, torch.ones(96), eps=1e-6)))
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_router_and_experts_are_the_operations(x, renormalize):
+    router = filled(Router(5, 96, top_k=2, renormalize=renormalize, weight_dtype=torch.bfloat16))
+    rows = x.reshape(-1, 96)
+    logits, weights, chosen = router(x)
+    assert torch.equal(bits(logits), bits(ops.linear(rows, router.weight)))
+    expected, indices = ops.route(logits, 2, renormalize=renormalize)
+    assert torch.equal(bits(weights), bits(expected))
+    assert torch.equal(chosen, indices)
+    dtypes = {"gate_up_dtype": torch.float16, "down_dtype": torch.bfloat16}
+    experts = filled(Experts(5, 96, 24, activation="gelu_tanh", **dtypes))
+    expected = ops.experts(
+        rows, experts.gate_up_proj, experts.down_proj, chosen, weights, activation="gelu_tanh"
+    )
+    assert torch.equal(bits(experts(rows, chosen, weights)), bits(expected))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -56,6 +110,10 @@ def test_modules_refuse_casts_and_keep_their_weights(dtype):
         Linear(8, 4, weight_dtype=dtype, bias_dtype=dtype),
         Embedding(4, 8, weight_dtype=dtype),
         RMSNorm(8, eps=1e-6, weight_dtype=dtype),
+        LayerNorm(8, eps=1e-6, weight_dtype=dtype, bias_dtype=dtype),
+        TransposedLinear(8, 4, weight_dtype=dtype, bias_dtype=dtype),
+        Router(4, 8, top_k=2, renormalize=True, weight_dtype=dtype),
+        Experts(4, 8, 6, activation="silu", gate_up_dtype=dtype, down_dtype=dtype),
     ]
     for module in modules:
         for other in {torch.float64, *DTYPES} - {dtype}:
@@ -80,6 +138,25 @@ def test_stock_application_of_the_rotary_table_is_the_operation():
     stock = apply_rotary_pos_emb(q, k, cos, sin)
     for ours, theirs in zip(ops.rotary(q, k, cos, sin), stock, strict=True):
         assert torch.equal(bits(ours), bits(theirs.contiguous()))
+
+
+def test_rotary_tables_by_layer_type_and_in_neighbouring_pairs():
+    positions = torch.arange(5)[None]
+    by_type = {"local": RopeFrequencies(8, 1e4), "global": RopeFrequencies(8, 1e6)}
+    rotary = RotaryEmbedding(by_type, interleaved=True)
+    for layer_type, frequencies in by_type.items():
+        halves = RotaryEmbedding(frequencies)(positions, positions)
+        pairs = rotary(positions, positions, layer_type)
+        for half, pair in zip(halves, pairs, strict=True):
+            assert torch.equal(bits(half[..., :4]), bits(pair[..., ::2].contiguous()))
+            assert torch.equal(bits(half[..., :4]), bits(pair[..., 1::2].contiguous()))
+
+
+def test_positions_beyond_the_length_of_a_scaling_are_refused():
+    rotary = RotaryEmbedding(RopeFrequencies(8, 1e4, position_limit=6))
+    rotary(torch.zeros(1), torch.arange(6)[None])
+    with pytest.raises(UnsupportedError, match="below 6"):
+        rotary(torch.zeros(1), torch.arange(7)[None])
 
 
 def test_modules_describe_themselves():
