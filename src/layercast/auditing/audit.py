@@ -11,6 +11,7 @@ import torch
 
 from layercast.auditing.exercises import Exercises
 from layercast.auditing.findings import Findings, Uncovered
+from layercast.auditing.origin import root_name
 from layercast.auditing.promises import promises, with_stock_reason
 from layercast.auditing.recorder import Recorder
 from layercast.auditing.report import AuditReport, Exercise, OperationCount
@@ -62,19 +63,15 @@ def audit(
     exercises = Exercises(model, recorder, generation_config)
     exercises.run()
     findings = recorder.close()
-    _note_ways_that_do_not_run(findings, exercises.done, type(model).__name__)
-    for parameter in recorder.unread_parameters():
-        findings.uncover(
-            "(not exercised)",
-            parameter.rpartition(".")[0],
-            f"its parameter `{parameter.rpartition('.')[2]}` was never read",
-        )
+    _note_ways_that_do_not_run(findings, exercises.done, root_name(model))
+    if all(way.runs for way in exercises.done):
+        _note_unread(findings, recorder.unread_parameters())
     uncovered = findings.uncovered()
     if not uncovered:
         # Operations that are exact each can still mix sequences. Where something is uncovered
         # already, that may be the reason.
         for sentence in exercises.differing:
-            findings.uncover("(different bits)", type(model).__name__, sentence)
+            findings.uncover("(different bits)", root_name(model), sentence)
         uncovered = findings.uncovered()
     report = _report(model, findings, uncovered, exercises.done)
     return replace(report, model=name or report.model, notes=list(notes))
@@ -141,6 +138,12 @@ def _note_ways_that_do_not_run(findings: Findings, ways: Sequence[Exercise], roo
             findings.uncover(f"(refused: {way.name})", root, way.refused.rstrip("."))
 
 
+def _note_unread(findings: Findings, parameters: Sequence[str]) -> None:
+    for path in parameters:
+        module, _, parameter = path.rpartition(".")
+        findings.uncover("(not exercised)", module, f"its parameter `{parameter}` was never read")
+
+
 def _report(
     model: Any,
     findings: Findings,
@@ -155,7 +158,7 @@ def _report(
         for (operation, kind), calls in sorted(findings.operations.items())
     ]
     return AuditReport(
-        model=type(model).__name__,
+        model=root_name(model),
         uncovered=[with_stock_reason(finding, left_stock) for finding in uncovered],
         roundings=roundings,
         exercised=ways,

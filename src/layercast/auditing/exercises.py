@@ -143,9 +143,10 @@ class Exercises:
 
         chosen = self._generation_config or GenerationConfig(do_sample=False, num_beams=1)
         mode = str(getattr(chosen.get_generation_mode(), "value", "greedy_search"))
-        lengths = (max(self._length - _GENERATED, 4), 3)
-        detail = f"{mode.replace('_', ' ')}, {_GENERATED} tokens, a padded batch of 2"
-        with self._way("decoding", detail):
+        alone = mode == "assisted_generation"  # transformers knows it for one sequence only
+        lengths = (max(self._length - _GENERATED, 4), 3)[: 1 if alone else 2]
+        batch = "one sequence" if alone else "a padded batch of 2"
+        with self._way("decoding", f"{mode.replace('_', ' ')}, {_GENERATED} tokens, {batch}"):
             ids, mask = self._batch(self._tokens(1, lengths[0]), lengths)
             settings = GenerationConfig(**chosen.to_dict())
             settings.update(

@@ -95,7 +95,12 @@ class ModuleStack:
         """A module's name as findings show it: the model itself by its class."""
         name = name.removesuffix("._orig_mod").replace("._orig_mod.", ".")
         name = name.removeprefix("_orig_mod.")
-        return name if name and name != "_orig_mod" else type(self._model).__name__
+        return name if name and name != "_orig_mod" else root_name(self._model)
+
+
+def root_name(model: nn.Module) -> str:
+    """What findings call the model itself: its class, that of the module inside if compiled."""
+    return type(getattr(model, "_orig_mod", model)).__name__
 
 
 def calling_line() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from layercast.auditing.report import AuditReport, Exercise
+from layercast.auditing.report import AuditReport, Exercise, Guarantee
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -27,10 +29,8 @@ def as_text(report: AuditReport) -> str:
             f"  ~ {rounding.operation} in {rounding.module}: activations rounded, {rounding.what}."
         )
     lines.append("Guarantees:")
-    for guarantee in report.guarantees:
-        lines.append(
-            f"  {'yes' if guarantee.holds else 'no ':3} {guarantee.word}: {guarantee.reason}"
-        )
+    for words, holds, reason in _joined(report.guarantees):
+        lines.append(f"  {'yes' if holds else 'no '} {words}: {reason}")
     lines.append("Exercised:")
     for exercise in report.exercised:
         lines.append(f"  {exercise.name}: {exercise.detail}{_outcome(exercise)}")
@@ -60,6 +60,12 @@ def headline(report: AuditReport) -> str:
         f"{'kind' if len(report.uncovered) == 1 else 'kinds'} of operation in {modules} "
         f"{'module' if modules == 1 else 'modules'}, of {calls} operations run:"
     )
+
+
+def _joined(guarantees: Sequence[Guarantee]) -> Iterator[tuple[str, bool, str]]:
+    """Neighbouring promises with the same answer in one row."""
+    for (holds, reason), rows in groupby(guarantees, lambda row: (row.holds, row.reason)):
+        yield ", ".join(row.word for row in rows), holds, reason
 
 
 def _outcome(way: Exercise) -> str:
@@ -94,9 +100,9 @@ def as_renderable(report: AuditReport) -> Group:
     for rounding in report.roundings:
         parts.append(Text(f"rounded in {rounding.module}: {rounding.what} ({rounding.source})"))
     promises = Table("guarantee", "holds", "why", box=None, pad_edge=False)
-    for guarantee in report.guarantees:
-        holds = Text("yes", style="green") if guarantee.holds else Text("no", style="red")
-        promises.add_row(Text(guarantee.word), holds, Text(guarantee.reason))
+    for words, holds, reason in _joined(report.guarantees):
+        answer = Text("yes", style="green") if holds else Text("no", style="red")
+        promises.add_row(Text(words), answer, Text(reason))
     parts.append(promises)
     ways = "; ".join(f"{way.name} ({way.detail}{_outcome(way)})" for way in report.exercised)
     parts.append(Text(f"exercised: {ways}"))

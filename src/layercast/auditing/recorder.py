@@ -29,10 +29,12 @@ class Recorder:
 
     Attributes:
         findings: So far.
+        looking: While the audit itself computes, which is not to be recorded.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.findings = Findings()
+        self.looking = False
         self._model = model
         self._stack = ModuleStack(model)
         self._ledger = Ledger()
@@ -107,10 +109,14 @@ class Recorder:
 
     def _look(self, values: Any) -> None:
         """Check tensors where they pass from one module to another."""
-        for tensor in tensors_in(values):
-            trouble = self._ledger.check(tensor)
-            if trouble is not None:
-                self.findings.trouble(trouble, self._stack.path, self._stack.definition)
+        self.looking = True  # digests are torch operations, too
+        try:
+            for tensor in tensors_in(values):
+                trouble = self._ledger.check(tensor)
+                if trouble is not None:
+                    self.findings.trouble(trouble, self._stack.path, self._stack.definition)
+        finally:
+            self.looking = False
 
     def _lift(self, tensor: Tensor, place: Place) -> None:
         """A tensor that torch has just made from Python values, or put around foreign memory."""
@@ -197,6 +203,8 @@ class _Mode(_TorchDispatchMode):  # type: ignore[misc]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._recorder.looking:
+            return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
             return self._recorder.dispatch_higher_order(func, args, kwargs)
         # Under inference mode composite operations arrive whole.

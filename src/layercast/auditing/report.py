@@ -27,6 +27,11 @@ class Exercise:
     refused: str = ""
     failed: str = ""
 
+    @property
+    def runs(self) -> bool:
+        """Whether the model ran so."""
+        return not (self.refused or self.failed)
+
 
 @dataclass(frozen=True)
 class Guarantee:

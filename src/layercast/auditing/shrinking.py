@@ -8,14 +8,17 @@ from typing import Any
 from layercast.auditing.windows import SHORT_WINDOW, WINDOW_NAMES, rope_parameter_sets
 
 _VOCABULARY = 128
-_HIDDEN_A_HEAD = 16  # where the size of a head stands for itself
+_WIDEST = 512
+_HIDDEN_A_HEAD = 16  # where heads times their size would be wider, and need not be the width
 _ORIGINAL_POSITIONS = 32
 _POSITIONS = 512
 
 _INTERMEDIATE = (
-    "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "n_inner",
-    "ffn_dim", "ffn_hidden_size", "intermediate_size_mlp", "shared_intermediate_size",
+    "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "intermediate_size_mlp",
+    "shared_intermediate_size",
 )  # fmt: skip
+_EXPERT_SIZES = ("moe_intermediate_size", "shared_expert_intermediate_size")
+_EXPERT_SIZE = 64
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "moe_k", "top_k")
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id")
@@ -68,10 +71,16 @@ def _shrink_heads(config: Any) -> None:
     config.num_attention_heads = few * ratio
     if getattr(config, "num_key_value_heads", None) is not None:
         config.num_key_value_heads = few
-    config.hidden_size = few * ratio * (min(_HIDDEN_A_HEAD, head_dim) if explicit else head_dim)
+    width = few * ratio * head_dim
+    if explicit and width > _WIDEST:
+        width = few * ratio * _HIDDEN_A_HEAD
+    config.hidden_size = width
 
 
 def _shrink_experts(config: Any) -> None:
+    for name in _EXPERT_SIZES:
+        if isinstance(getattr(config, name, None), int):
+            setattr(config, name, _EXPERT_SIZE)
     chosen = max((getattr(config, name, None) or 0 for name in _CHOSEN), default=0)
     groups = getattr(config, "n_group", None) or 1
     for name in _EXPERTS:
@@ -87,7 +96,10 @@ def _shrink_layers(config: Any) -> None:
     lists = {
         name: value
         for name, value in vars(config).items()
-        if isinstance(value, list | tuple) and len(value) == count and count > 1
+        if isinstance(value, list | tuple)
+        and len(value) == count
+        and count > 1
+        and name not in _LISTS_OF_LAYERS
     }
     periods = [getattr(config, name, None) for name in _PERIODS]
     prefix = max([2, *(p for p in periods if isinstance(p, int) and not isinstance(p, bool))])

@@ -15,14 +15,16 @@ from layercast.errors import UnsupportedError
 
 _SOFTMAXES = (torch.nn.functional.log_softmax, torch.log_softmax, Tensor.log_softmax)
 _TOP_KS = (torch.topk, Tensor.topk)
+_DIVISIONS = (torch.div, Tensor.div, Tensor.__truediv__)
 _DIGITS = Context(prec=40)
 
 
 class ContractSelection(TorchFunctionMode):
     """While active, `log_softmax` is the contract's and `topk` gives equals by the lower index.
 
-    Everything else a beam search does to scores is exact: additions, divisions,
-    comparisons and data movement.
+    A length penalty becomes a tensor before scores are divided by it, since some devices multiply
+    by the reciprocal of a number instead. Everything else a beam search does to scores is exact:
+    additions, comparisons and data movement.
     """
 
     def __torch_function__(
@@ -34,6 +36,8 @@ class ContractSelection(TorchFunctionMode):
             return _log_softmax(*args, **kwargs)
         if func in _TOP_KS:
             return _topk(*args, **kwargs)
+        if func in _DIVISIONS and not kwargs and isinstance(args[1], float):
+            return args[0] / args[0].new_full((1,), args[1])
         return func(*args, **kwargs)
 
 

@@ -211,6 +211,12 @@ def _read_config(name: str, arguments: dict[str, Any]) -> PreTrainedConfig:
     except (ValueError, KeyError) as error:
         if isinstance(error, OSError):
             raise
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"load: `path_or_id` must name a model of transformers, got {name!r} with code of "
+                "its own, which is not run unasked. Read that code, then pass "
+                "trust_remote_code=True (on the command line --trust-remote-code)."
+            ) from error
         raise CheckpointError(
             f"load: the config.json of {name!r} must describe a model of this transformers "
             f"release, got: {_first_line(error)} Check `model_type`, or update transformers."

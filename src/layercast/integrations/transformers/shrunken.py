@@ -12,13 +12,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from layercast.auditing import AuditReport, audit
 from layercast.auditing.shrinking import shrunken
-from layercast.errors import CoverageWarning, UnsupportedError
+from layercast.errors import CheckpointError, CoverageWarning, UnsupportedError
 from layercast.integrations.transformers.architectures import check_config
 from layercast.integrations.transformers.config import LayerCastConfig
 from layercast.integrations.transformers.loading import load, read_config
 
-_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-_NEWLINE = "\n"
 _STORAGE = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -58,7 +56,7 @@ def audit_checkpoint(
     try:
         check_config(config)
         model = _converted(stock, quantization_config or saved)
-    except UnsupportedError as error:
+    except (UnsupportedError, CheckpointError) as error:
         notes.append(f"audited as transformers makes it, for layercast refuses it: {error}")
         model = stock.float()
     return audit(model.eval(), generation_config=generation_config, name=name, notes=notes)
@@ -69,12 +67,13 @@ def _random_model(config: PreTrainedConfig, name: str, *, trusted: bool) -> Any:
     dtype = declared if declared in _STORAGE else torch.bfloat16
     state = torch.random.get_rng_state()
     try:
+        small = shrunken(config)
+        small.validate()
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(
-            shrunken(config), dtype=dtype, trust_remote_code=trusted
-        )
-    except _FAILURES as error:
-        reason = f"{type(error).__name__}: {str(error).strip().partition(_NEWLINE)[0]}"
+        return AutoModelForCausalLM.from_config(small, dtype=dtype, trust_remote_code=trusted)
+    except Exception as error:  # configuration classes raise what they like
+        first_line = str(error).strip().partition("\n")[0]
+        reason = f"{type(error).__name__}: {first_line}"
         raise UnsupportedError(
             f"audit: the config.json of {name!r} must describe a causal language model that can "
             f"be made small, got {reason}. Load the model and call layercast.audit(model)."

@@ -1,0 +1,82 @@
+"""Contract under test: `layercast audit` needs config.json alone, and its exit status decides."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import BloomConfig, LlamaConfig
+
+from layercast import testbed
+
+
+def _audit(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from layercast.cli.main import main; main()", "audit"]
+    return subprocess.run(
+        [*command, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def test_covered_model_without_its_weights(tmp_path):
+    shutil.copy(testbed.path() / "config.json", tmp_path)
+    result = _audit(tmp_path, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["covered"] is True
+    assert document["model"] == str(tmp_path)
+
+
+def test_model_that_is_not_covered(tmp_path):
+    BloomConfig(n_layer=3).save_pretrained(tmp_path)
+    result = _audit(tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "NOT covered" in result.stdout
+    assert "aten.native_layer_norm.default" in result.stdout
+    assert "layercast refuses it" in " ".join(result.stdout.split())
+
+
+def test_a_model_too_large_for_this_machine(tmp_path):
+    LlamaConfig(
+        hidden_size=16384, intermediate_size=53248, num_hidden_layers=126,
+        num_attention_heads=128, num_key_value_heads=8, vocab_size=128256,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    result = _audit(tmp_path, "--decoding", "sample", "--json")
+    document = json.loads(result.stdout)
+    ways = {way["name"]: way for way in document["exercised"]}
+    assert "sample" in ways["decoding"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_mine.MineConfig"}},
+            "trust_remote_code",
+        ),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        ({"model_type": "no-such-model"}, "no-such-model"),
+    ],
+)
+def test_refusals_are_one_line(tmp_path, changes, named):
+    document = json.loads((testbed.path() / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**document, **changes}))
+    result = _audit(tmp_path)
+    assert result.returncode == 1
+    (line,) = (line for line in result.stderr.splitlines() if line.strip())
+    assert line.startswith("layercast: ")
+    assert named in line
+
+
+def test_wrong_decoding_lists_the_right_ones():
+    result = _audit("testbed", "--decoding", "nucleus")
+    assert result.returncode == 1
+    assert "greedy, sample, beam" in result.stderr
