@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layercast
 from layercast import ops
+from layercast.auditing import guarantee
 from layercast.errors import CheckpointError
 from layercast.integrations.transformers.generation import (
     end_of_sequence_ids,
@@ -101,7 +102,8 @@ class TransformersEngine:
         return {
             "engine": "transformers",
             "arithmetic": "layercast" if ours else "stock",
-            "guarantee": "bitwise" if ours else "none",
+            # Found out by running the model, not taken from its label.
+            "guarantee": guarantee(self._model) if ours else "none",
             "attention": str(self._model.config._attn_implementation),
             "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "layercast_isa": ops.isa() if ours else None,
