@@ -79,8 +79,8 @@ class _NotedErrors(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_")
         args = tuple(_as_float64(a) for a in args)
         kwargs = {key: _as_float64(value) for key, value in (kwargs or {}).items()}
-        if func is Tensor.float and args[0].is_floating_point():
-            return args[0]
+        if func is Tensor.float:
+            return args[0].double()
         with torch.enable_grad():  # rotary embeddings turn it off
             if name == "index_add":  # experts' outputs into one sum, in place
                 target, dim, index, source = args

@@ -128,7 +128,7 @@ def test_code_of_the_repository_is_not_run_unasked(folder):
     edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
     (folder / "own.py").write_text("raise SystemExit('ran')")
     message = refusal(CheckpointError, lambda: layercast.load(folder))
-    assert "config.json" in message
+    assert "trust_remote_code" in message
 
 
 def test_unknown_model_type(folder):
