@@ -15,6 +15,7 @@
 #include "grain.h"
 #include "key_blocks.h"
 #include "rotary_table.h"
+#include "run_linear.h"
 #include "sampling.h"
 #include "selection.h"
 #include "softmax.h"
@@ -30,9 +31,9 @@ T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-void linear(uintptr_t x, int64_t ldx, uintptr_t weight, int64_t ldw, int weight_storage, uintptr_t bias,
-            int bias_storage, uintptr_t y, int64_t M, int64_t N, int64_t K, int threads) {
-  const Kernels& kernels = active_kernels();
+void linear(uintptr_t x, int64_t ldx, uintptr_t weight, int64_t ldw, bool transposed, int weight_storage,
+            uintptr_t bias, int bias_storage, uintptr_t y, int64_t M, int64_t N, int64_t K, int64_t features,
+            int first_shard, int shards, int threads) {
   const LinearArgs args = {.x = pointer<const float>(x),
                            .weight = pointer<const void>(weight),
                            .bias = pointer<const void>(bias),
@@ -43,11 +44,12 @@ void linear(uintptr_t x, int64_t ldx, uintptr_t weight, int64_t ldw, int weight_
                            .ldx = ldx,
                            .ldw = ldw,
                            .weight_storage = static_cast<Storage>(weight_storage),
-                           .bias_storage = static_cast<Storage>(bias_storage)};
-  if (M == 0) return;
-  const int64_t units = (N + kernels.linear_unit - 1) / kernels.linear_unit;
-  parallel_for(threads, units, grain_of(kernels.linear_unit * K * M),
-               [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
+                           .bias_storage = static_cast<Storage>(bias_storage),
+                           .transposed = transposed,
+                           .features = features,
+                           .first_shard = first_shard,
+                           .shards = shards};
+  run_linear(active_kernels(), args, threads);
 }
 
 // False where an id lies outside the vocabulary; nothing is read then.

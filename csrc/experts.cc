@@ -8,6 +8,7 @@
 #include "dispatch.h"
 #include "float_control.h"
 #include "grain.h"
+#include "run_linear.h"
 #include "selection.h"
 #include "threads.h"
 
@@ -43,12 +44,6 @@ ExpertsError assign(const ExpertsArgs& args, Assignment& found) {
 
 const void* at(const void* base, int64_t elements, Storage storage) {
   return static_cast<const char*>(base) + elements * (storage == Storage::kFloat32 ? 4 : 2);
-}
-
-void run_linear(const Kernels& kernels, const LinearArgs& args, int threads) {
-  const int64_t units = (args.N + kernels.linear_unit - 1) / kernels.linear_unit;
-  parallel_for(threads, units, grain_of(kernels.linear_unit * args.K * args.M),
-               [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
 }
 
 // What passes between an expert's steps, for the most tokens that any expert has.

@@ -19,11 +19,16 @@ struct KeyBlock {
 
 struct LinearArgs {
   const float* x;      // (M, K), rows ldx apart
-  const void* weight;  // (N, K), rows ldw apart
+  const void* weight;  // (N, K), rows ldw apart; (K, N) if transposed
   const void* bias;    // (N,) or null
   float* y;            // (M, N), contiguous
   int64_t M, N, K, ldx, ldw;
   Storage weight_storage, bias_storage;
+  bool transposed = false;
+  // K is shards [first_shard, first_shard + shards) of this many features: all of them, or a rank's part, whose subtree
+  // of the sum y then is. `shards` is a power of two that divides first_shard.
+  int64_t features = K;
+  int first_shard = 0, shards = 8;
 };
 
 struct EmbeddingArgs {
@@ -151,10 +156,11 @@ constexpr int64_t kMaxLanes = 16;
 // One table per instruction set. What a unit of work is, is said above each group.
 struct Kernels {
   const char* name;
-  int64_t linear_unit;     // columns of y in a unit of `linear`
   int64_t attention_unit;  // rows (query, query head of one key/value head) in a unit of `attention`
 
-  // linear_unit columns of y; attention_unit rows.
+  // How many units of work `linear` has, y not being empty: parts of y, as suits its shape.
+  int64_t (*linear_units)(const LinearArgs&);
+  // attention_unit rows.
   void (*linear)(const LinearArgs&, int64_t begin, int64_t end);
   void (*attention)(const AttentionArgs&, int64_t begin, int64_t end);
 

@@ -92,14 +92,15 @@ LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, U32 (&words)[k
   for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(copy[lane]);
 }
 
-// The first `count` elements of kLanes rows become columns: packed[k * pitch + lane] = row `lane`, element k.
+// `count` elements of kLanes rows, from byte `offset` of each on, become columns: packed[k * pitch + lane] = element k
+// of row `lane`.
 template <Storage kStorage>
-LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int64_t pitch) {
+LAYERCAST_INLINE void pack_rows(const Rows& rows, int64_t offset, int count, float* packed, int64_t pitch) {
   using L = Layout<kStorage>;
   int k = 0;
   U32 words[kLanes];
   for (; k + L::kPerVector <= count; k += L::kPerVector) {
-    load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
+    load_rows(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
     transpose(words);
 #pragma GCC unroll 16
     for (int word = 0; word < kLanes; ++word) {
@@ -109,7 +110,7 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int6
     }
   }
   if (k == count) return;
-  load_rows(rows, static_cast<int64_t>(k) * L::kBytes, words);
+  load_rows(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
   transpose(words);
 #pragma GCC unroll 16
   for (int word = 0; word < kLanes; ++word) {
@@ -119,6 +120,11 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int6
       if (k + word * L::kPerWord + i < count) store(packed + (k + word * L::kPerWord + i) * pitch, elements[i]);
     }
   }
+}
+
+template <Storage kStorage>
+LAYERCAST_INLINE void pack_rows(const Rows& rows, int count, float* packed, int64_t pitch) {
+  pack_rows<kStorage>(rows, 0, count, packed, pitch);
 }
 
 }  // namespace

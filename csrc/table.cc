@@ -7,6 +7,7 @@ namespace layercast::LAYERCAST_ISA {
 #define LAYERCAST_STRING_(x) #x
 #define LAYERCAST_STRING(x) LAYERCAST_STRING_(x)
 
+int64_t linear_units(const LinearArgs&);
 void linear(const LinearArgs&, int64_t, int64_t);
 void attention(const AttentionArgs&, int64_t, int64_t);
 void embedding(const EmbeddingArgs&, int64_t, int64_t);
@@ -37,8 +38,8 @@ void fma_rate(const FmaRateArgs&, int64_t, int64_t);
 const Kernels& kernels() {
   static constexpr Kernels table = {
       .name = LAYERCAST_STRING(LAYERCAST_ISA),
-      .linear_unit = kTileColumns,
       .attention_unit = kQueryRows,
+      .linear_units = linear_units,
       .linear = linear,
       .attention = attention,
       .embedding = embedding,

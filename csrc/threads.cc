@@ -12,29 +12,27 @@
 namespace layercast {
 namespace {
 
-// A job and what is left of it. Threads take pieces as they come, so that a slow core holds up one piece at most.
+// A job and what is left of it. Threads take ranges as they come, half of their even share of what is left, so that
+// most of the work goes in few ranges and a slow core holds up a small one at most.
 struct Job {
   RangeFunction function;
   const void* context;
-  int64_t units, grain, pieces;
+  int64_t units, grain, threads;
   std::atomic<int64_t> next{0};
-
-  // Grains are dealt to the pieces as evenly as they go; every unit lies in one piece.
-  void run_piece(int64_t piece) const {
-    const int64_t grains = (units + grain - 1) / grain;
-    const int64_t begin = grains * piece / pieces * grain;
-    int64_t end = grains * (piece + 1) / pieces * grain;
-    if (end > units) end = units;
-    if (begin < end) function(context, begin, end);
-  }
 
   void work() {
     const FloatControl control;
-    for (int64_t piece; (piece = next.fetch_add(1, std::memory_order_relaxed)) < pieces;) run_piece(piece);
+    int64_t begin = next.load(std::memory_order_relaxed);
+    while (begin < units) {
+      const int64_t share = (units - begin) / (2 * threads) / grain * grain;
+      const int64_t size = share < grain ? grain : share;
+      const int64_t end = units - begin < size ? units : begin + size;
+      if (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+      function(context, begin, end);
+      begin = next.load(std::memory_order_relaxed);
+    }
   }
 };
-
-constexpr int64_t kPiecesPerThread = 4;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -44,11 +42,16 @@ inline void pause() {
 #endif
 }
 
-// Waits for `ready` for some tens of microseconds, the usual gap between two kernels of a model; false if it never
-// came.
+// How often to look for work before going to sleep: some hundreds of microseconds, longer than the gaps between two
+// kernels of a model. Waking takes tens, a good part of what a kernel takes at decode.
+constexpr int kIdleSpins = 4000;
+// And for the others at the end of a job, who are computing their last range: they are a few milliseconds off at most.
+constexpr int kFinishSpins = 100000;
+
+// Looks for `ready` so many times; false if it never came.
 template <class Ready>
-bool spin_until(const Ready& ready) {
-  for (int i = 0; i < 1000; ++i) {
+bool spin_until(const Ready& ready, int times) {
+  for (int i = 0; i < times; ++i) {
     if (ready()) return true;
     pause();
   }
@@ -76,7 +79,7 @@ class Pool {
     start_.notify_all();
     job.work();
     const auto finished = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
-    if (spin && spin_until(finished)) return;
+    if (spin && spin_until(finished, kFinishSpins)) return;
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, finished);
   }
@@ -89,7 +92,7 @@ class Pool {
     uint64_t seen = 0;
     for (;;) {
       const auto fresh = [&] { return generation_.load(std::memory_order_acquire) != seen; };
-      if (spin_.load(std::memory_order_relaxed)) spin_until(fresh);
+      if (spin_.load(std::memory_order_relaxed)) spin_until(fresh, kIdleSpins);
       Job* job;
       {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -149,16 +152,16 @@ void run_ranges(int threads, int64_t units, int64_t grain, RangeFunction f, cons
   if (units <= 0) return;
   const int64_t grains = (units + grain - 1) / grain;
   const int parts = static_cast<int>(grains < threads ? grains : threads);
-  Job job = {f, context, units, grain, 1};
   if (parts > 1) {
     const PoolLease lease(the_pool());
     if (lease.get() != nullptr) {
-      job.pieces = grains < parts * kPiecesPerThread ? grains : parts * kPiecesPerThread;
+      Job job = {f, context, units, grain, parts};
       lease.get()->run(job, parts - 1);
       return;
     }
   }
-  job.work();
+  const FloatControl control;
+  f(context, 0, units);
 }
 
 }  // namespace layercast

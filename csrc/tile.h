@@ -8,7 +8,7 @@ namespace {
 
 // Columns and rows held in registers: rows * vectors accumulators and `vectors` weights must fit the register file.
 #if LAYERCAST_LANES == 16
-constexpr int kTileRows = 12, kTileVectors = 2;
+constexpr int kTileRows = 9, kTileVectors = 3;
 #elif LAYERCAST_LANES == 8
 constexpr int kTileRows = 6, kTileVectors = 2;
 #elif LAYERCAST_LANES == 4
@@ -21,16 +21,18 @@ constexpr int kTileColumns = kTileVectors * kLanes;
 // Rows (query, query head) of attention that share each block's transposed keys.
 constexpr int kQueryRows = 48;
 
-// kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j].
+// kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j]. Meanwhile a line of
+// `ahead` is asked for with each step, for what comes next.
 template <int kRows, int kVectors>
 LAYERCAST_INLINE void chains(const float* x, int64_t ldx, const float* w, int64_t pitch, int count,
-                             F32 (&sums)[kRows][kVectors]) {
+                             F32 (&sums)[kRows][kVectors], const float* ahead = nullptr) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) sums[i][j] = splat(0.0f);
   }
   for (int k = 0; k < count; ++k) {
+    if (ahead != nullptr) __builtin_prefetch(ahead + 16 * k);
     F32 columns[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) columns[j] = load(w + k * pitch + j * kLanes);

@@ -14,6 +14,7 @@
 #include "experts.h"
 #include "key_blocks.h"
 #include "rotary_table.h"
+#include "run_linear.h"
 #include "sampling.h"
 #include "selection.h"
 #include "softmax.h"
@@ -65,8 +66,8 @@ void print_digest(const std::string& name, const std::vector<T>& v) {
 }
 
 void linear_cases(const Kernels& kernels) {
-  constexpr int64_t kShapes[][3] = {{1, 33, 200},    {4, 64, 64}, {5, 31, 130}, {13, 100, 777},
-                                    {101, 150, 301}, {1, 1, 3},   {3, 7, 0},    {2, 40, 1000}};
+  constexpr int64_t kShapes[][3] = {{1, 33, 200},  {4, 64, 64}, {5, 31, 130}, {13, 100, 777}, {101, 150, 301},
+                                    {600, 70, 90}, {1, 1, 3},   {3, 7, 0},    {2, 40, 1000}};
   for (const Storage storage : {Storage::kFloat32, Storage::kBFloat16, Storage::kFloat16}) {
     for (const auto& [M, N, K] : kShapes) {
       for (const bool any : {false, true}) {
@@ -83,8 +84,7 @@ void linear_cases(const Kernels& kernels) {
         std::vector<float> y(M * N);
         const void* weight = storage == Storage::kFloat32 ? static_cast<const void*>(wide.data()) : half.data();
         const LinearArgs args = {x.data(), weight, bias.data(), y.data(), M, N, K, K, K, storage, Storage::kFloat32};
-        parallel_for(kThreads, (N + kernels.linear_unit - 1) / kernels.linear_unit, 1,
-                     [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
+        run_linear(kernels, args, kThreads);
         print_digest("linear/" + std::to_string(static_cast<int>(storage)) + "/" + std::to_string(M) + "x" +
                          std::to_string(N) + "x" + std::to_string(K) + (any ? "/any" : ""),
                      y);

@@ -38,6 +38,22 @@ def shard_bounds(length: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
+def part_bounds(length: int, part: int, parts: int) -> tuple[int, int]:
+    """Half-open range that tensor-parallel rank `part` of `parts` holds of a reduction.
+
+    Args:
+        length: Terms of the whole reduction, >= 0.
+        part: Rank, 0 <= part < parts.
+        parts: 1, 2, 4 or 8.
+
+    Returns:
+        `(begin, end)`: whole shards, so that a rank's sum is a subtree of the whole.
+    """
+    shards = SHARDS // parts
+    bounds = shard_bounds(length)
+    return bounds[part * shards][0], bounds[(part + 1) * shards - 1][1]
+
+
 def chunk_bounds(begin: int, end: int) -> list[tuple[int, int]]:
     """Half-open ranges of the chunks of one shard: 64 terms each, the last one shorter.
 

@@ -1,5 +1,7 @@
 """Contract under test: `linear` equals the reference; a row's bits depend on that row alone."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,19 +15,35 @@ from layercast.testing import assert_bitwise_equal, poisoned_empty
 from layercast.testing.strategies import draw_values, edge_sizes, kinds, seeds, storage_dtypes
 
 
+linear_kernel = sys.modules["layercast.kernels.cpu.linear"]  # the function has its name
+
+
 @given(
-    M=edge_sizes(maximum=40, tiles=(6, 12)),
-    N=edge_sizes(maximum=70, tiles=(8, 16, 32)),
+    M=edge_sizes(maximum=40, tiles=(4, 6, 8, 9, 36)),
+    N=edge_sizes(maximum=110, tiles=(8, 16, 32, 48)),
     K=edge_sizes(maximum=700, tiles=(8, 16, 32, 64, 512)),
     kind=kinds(),
     seed=seeds(),
     dtype=storage_dtypes(),
     with_bias=st.booleans(),
+    transposed=st.booleans(),
 )
-def test_linear_equals_the_reference(M, N, K, kind, seed, dtype, with_bias):
+def test_linear_equals_the_reference(M, N, K, kind, seed, dtype, with_bias, transposed):
     x = draw_values(kind, seed, (M, K))
     weight = draw_values(kind, seed + 1, (N, K), dtype)
+    if transposed:
+        weight = weight.T.contiguous().T
     bias = draw_values(kind, seed + 2, (N,), dtype) if with_bias else None
+    with poisoned_empty():
+        actual = ops.linear(x, weight, bias)
+    assert_bitwise_equal(actual, reference.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize(("M", "N", "K"), [(523, 5, 70), (700, 49, 9), (1050, 1, 600), (60, 600, 65)])
+def test_linear_in_blocks_of_rows_and_columns_equals_the_reference(M, N, K):
+    x = draw_values("magnitudes", M, (M, K))
+    weight = draw_values("magnitudes", N, (N, K), torch.bfloat16)
+    bias = draw_values("magnitudes", K, (N,))
     with poisoned_empty():
         actual = ops.linear(x, weight, bias)
     assert_bitwise_equal(actual, reference.linear(x, weight, bias))
@@ -130,6 +148,15 @@ def test_strided_inputs_are_read_as_they_are_indexed(dtype):
     ):
         expected = ops.linear(x.contiguous(), weight.contiguous())
         assert_bitwise_equal(ops.linear(x, weight), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_a_transposed_matrix_is_read_where_it_lies(rows, monkeypatch):
+    x = draw_values("magnitudes", 8, (rows, 90))
+    stored = draw_values("magnitudes", 9, (90, 77), torch.bfloat16)
+    expected = ops.linear(x, stored.T.contiguous())
+    monkeypatch.delattr(linear_kernel, "with_unit_stride")  # which copies
+    assert_bitwise_equal(ops.linear(x, stored.T), expected)
 
 
 def test_unaligned_weights_are_read_where_they_lie():

@@ -26,6 +26,10 @@ COS, SIN = ops.rotary_table(POSITIONS, head_dim=8, base=1e4)
 # Operation: (arguments of torch.ops.layercast.NAME, the same call by the public function).
 CALLS = {
     "linear": ((X, W, BIAS), lambda x, w, b: ops.linear(x, w, b)),
+    "linear_part": (
+        (X, W),
+        lambda x, w: ops.linear_part(x, w, in_features=2 * W.shape[1], part=1, parts=2),
+    ),
     "embedding": ((IDS, W), lambda i, w: ops.embedding(i, w)),
     "rms_norm": (
         (X, GAIN, 1e-6, False),

@@ -11,7 +11,7 @@ from layercast.ops.attention import attention
 from layercast.ops.embedding import embedding
 from layercast.ops.experts import experts, route
 from layercast.ops.gated import gelu_mul, gelu_tanh_mul, silu_mul
-from layercast.ops.linear import linear
+from layercast.ops.linear import linear, linear_part
 from layercast.ops.normalization import layer_norm, rms_norm
 from layercast.ops.reduction import dot
 from layercast.ops.rotary import rotary, rotary_table
@@ -33,6 +33,7 @@ __all__ = [
     "isa",
     "layer_norm",
     "linear",
+    "linear_part",
     "log_softmax",
     "rms_norm",
     "rotary",

@@ -5,7 +5,7 @@ from layercast.kernels.cpu.attention import attention
 from layercast.kernels.cpu.embedding import embedding
 from layercast.kernels.cpu.experts import experts, route
 from layercast.kernels.cpu.gated import gelu_mul, gelu_tanh_mul, silu_mul
-from layercast.kernels.cpu.linear import linear
+from layercast.kernels.cpu.linear import linear, linear_part
 from layercast.kernels.cpu.normalization import layer_norm, rms_norm
 from layercast.kernels.cpu.reduction import dot
 from layercast.kernels.cpu.rotary import frequencies, rotary, rotary_table
@@ -27,6 +27,7 @@ __all__ = [
     "gelu_tanh_mul",
     "layer_norm",
     "linear",
+    "linear_part",
     "log",
     "log_softmax",
     "rms_norm",

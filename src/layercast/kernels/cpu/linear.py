@@ -1,4 +1,4 @@
-"""`linear` by the C++ kernels."""
+"""`linear` and `linear_part` by the C++ kernels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from torch import Tensor
 
 from layercast.kernels.cpu.isa import csrc
 from layercast.kernels.cpu.tensors import STORAGE, rows_of, with_unit_stride
+from layercast.numerics import SHARDS
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """See `layercast.ops.linear`."""
+    return _run(x, weight, bias, weight.shape[1], 0, SHARDS)
+
+
+def linear_part(x: Tensor, weight: Tensor, in_features: int, part: int, parts: int) -> Tensor:
+    """See `layercast.ops.linear_part`."""
+    shards = SHARDS // parts
+    return _run(x, weight, None, in_features, part * shards, shards)
+
+
+def _run(
+    x: Tensor, weight: Tensor, bias: Tensor | None, in_features: int, first_shard: int, shards: int
+) -> Tensor:
     x = x.contiguous()
-    weight = with_unit_stride(weight)
     N, K = weight.shape
-    M = rows_of(x)
+    # A transposed view of a contiguous (K, N) is read as it lies.
+    transposed = weight.stride(0) == 1 and weight.stride(1) >= N and weight.stride(1) != 1
+    if not transposed:
+        weight = with_unit_stride(weight)
     y = torch.empty((*x.shape[:-1], N), dtype=torch.float32)
     bias_address = bias_storage = 0
     if bias is not None:
@@ -24,14 +39,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x.data_ptr(),
         K,
         weight.data_ptr(),
-        weight.stride(0),
+        weight.stride(1 if transposed else 0),
+        transposed,
         STORAGE[weight.dtype],
         bias_address,
         bias_storage,
         y.data_ptr(),
-        M,
+        rows_of(x),
         N,
         K,
+        in_features,
+        first_shard,
+        shards,
         torch.get_num_threads(),
     )
     return y

@@ -10,7 +10,7 @@ from layercast.kernels.reference.attention import attention
 from layercast.kernels.reference.embedding import embedding
 from layercast.kernels.reference.experts import experts, route
 from layercast.kernels.reference.gated import gelu_mul, gelu_tanh_mul, silu_mul
-from layercast.kernels.reference.linear import linear
+from layercast.kernels.reference.linear import linear, linear_part
 from layercast.kernels.reference.normalization import layer_norm, rms_norm
 from layercast.kernels.reference.reduction import dot
 from layercast.kernels.reference.rotary import frequencies, rotary, rotary_table
@@ -32,6 +32,7 @@ __all__ = [
     "gelu_tanh_mul",
     "layer_norm",
     "linear",
+    "linear_part",
     "log",
     "log_softmax",
     "rms_norm",

@@ -1,4 +1,5 @@
-"""`linear`: one reduction for each row of x and each row of the weight, then the bias."""
+"""`linear`: one reduction for each row of x and each row of the weight, then the bias; and its
+parts."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from layercast.kernels.reference.arithmetic import canonical, fma
 from layercast.kernels.reference.reduction import reduce
 from layercast.kernels.reference.tensors import to_tensor, upcast
+from layercast.numerics import SHARDS, part_bounds
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -22,4 +24,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is not None:
         with np.errstate(all="ignore"):
             y = y + upcast(bias)
+    return to_tensor(canonical(y))
+
+
+def linear_part(x: Tensor, weight: Tensor, in_features: int, part: int, parts: int) -> Tensor:
+    """See `layercast.ops.linear_part`."""
+    rows, w = upcast(x), upcast(weight)
+    begin, _ = part_bounds(in_features, part, parts)
+    shards = SHARDS // parts
+    y = reduce(
+        in_features,
+        lambda k, acc: fma(rows[..., k - begin, np.newaxis], w[:, k - begin], acc),
+        (*rows.shape[:-1], w.shape[0]),
+        range(part * shards, (part + 1) * shards),
+    )
     return to_tensor(canonical(y))

@@ -9,33 +9,40 @@ from torch import Tensor
 
 from layercast.kernels.reference.arithmetic import Float32, canonical, fma
 from layercast.kernels.reference.tensors import to_tensor, upcast
-from layercast.numerics import chunk_bounds, shard_bounds
+from layercast.numerics import SHARDS, chunk_bounds, shard_bounds
 
 
-def reduce(length: int, step: Callable[[int, Float32], Float32], shape: tuple[int, ...]) -> Float32:
+def reduce(
+    length: int,
+    step: Callable[[int, Float32], Float32],
+    shape: tuple[int, ...],
+    shards: range = range(SHARDS),
+) -> Float32:
     """Sum `length` products in the contracted order, for many outputs side by side.
 
     Args:
         length: Terms of each sum.
         step: `step(k, acc)` returns `fma(x[k], w[k], acc)` for all outputs.
         shape: Shape of the outputs.
+        shards: Which shards to sum: all, or an aligned power of two of them, whose subtree of the
+            whole sum the result then is.
 
     Returns:
         float32 of shape `shape`.
     """
     with np.errstate(all="ignore"):
-        shards = []
-        for begin, end in shard_bounds(length):
+        sums = []
+        for begin, end in shard_bounds(length)[shards.start : shards.stop]:
             shard = np.zeros(shape, np.float32)
             for start, stop in chunk_bounds(begin, end):
                 chunk = np.zeros(shape, np.float32)
                 for k in range(start, stop):
                     chunk = step(k, chunk)
                 shard = shard + chunk
-            shards.append(shard)
-        s0, s1, s2, s3, s4, s5, s6, s7 = shards
-        total: Float32 = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
-        return total
+            sums.append(shard)
+        while len(sums) > 1:
+            sums = [left + right for left, right in zip(sums[::2], sums[1::2], strict=True)]
+        return sums[0]
 
 
 def dot_rows(x: Float32, w: Float32) -> Float32:
