@@ -95,8 +95,11 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict]] = {
         {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 72}
         | {"norm_topk_prob": False, "mlp_only_layers": [1], "decoder_sparse_step": 1},
     ),
-    "gpt2": (GPT2Config, {"n_positions": 256, "n_inner": 208}),
-    "gpt_neox": (GPTNeoXConfig, {"use_parallel_residual": True, "attention_bias": True}),
+    "gpt2": (GPT2Config, {"n_positions": 256, "n_inner": 208, "num_key_value_heads": 4}),
+    "gpt_neox": (
+        GPTNeoXConfig,
+        {"use_parallel_residual": True, "attention_bias": True, "num_key_value_heads": 4},
+    ),
 }
 # Each architecture in another storage, so that the matrix covers all of them.
 STORAGE = {

@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from layercast import ops
 from layercast.errors import GuaranteeError, UnsupportedError
 from layercast.integrations.transformers.config import cache_dtype_of
+from layercast.integrations.transformers.paging import packed_batch_of
 from layercast.integrations.transformers.positions import slot_position_mask, unpack
 
 ATTENTION = "layercast"
@@ -41,7 +42,7 @@ def attention_forward(
         query: Float32, shape (B, Hq, Tq, D).
         key: Float32 or what the cache stores, shape (B, Hkv, Tk, D).
         value: As `key`.
-        attention_mask: What `slot_position_mask` made.
+        attention_mask: What `slot_position_mask` made, or `PackedBatch.mask`.
         scaling: Factor of the scores; `D ** -0.5` when left out.
         dropout: Must be 0.
         sliding_window: What the module says of its window, if anything; must agree with the mask.
@@ -56,10 +57,15 @@ def attention_forward(
         GuaranteeError: Dropout.
         UnsupportedError: A mask, window or option outside the contract.
     """
-    positions = unpack(attention_mask, query.shape[2], key.shape[2])
+    batch = packed_batch_of(attention_mask)
+    if batch is None:
+        positions = unpack(attention_mask, query.shape[2], key.shape[2])
+        window = positions.window
+    else:
+        window = batch.window(module)
     causal = is_causal is not False and getattr(module, "is_causal", True)
-    if dropout or not causal or (sliding_window is not None and sliding_window != positions.window):
-        _refuse(module, dropout, causal, sliding_window, positions.window)
+    if dropout or not causal or (sliding_window is not None and sliding_window != window):
+        _refuse(module, dropout, causal, sliding_window, window)
     for name, option in kwargs.items():
         if name not in _IGNORED and option is not None and option is not False:
             raise UnsupportedError(
@@ -70,14 +76,17 @@ def attention_forward(
     stored = cache_dtype_of(getattr(module, "config", None))
     if stored is not torch.float32:  # no change to what a cache has rounded
         key, value = key.to(stored).float(), value.to(stored).float()
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if batch is not None:
+        return batch.attention(module, query, key, value, scale=scale, softcap=softcap), None
     output = ops.attention(
         query,
         key,
         value,
         query_positions=positions.query,
         key_positions=positions.key,
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=positions.window,
+        scale=scale,
+        window=window,
         softcap=softcap,
     )
     return output, None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -70,6 +71,78 @@ class LayerCastDecoding:
             request = SeedRequest(checked_seed(seed))
             arguments["logits_processor"] = LogitsProcessorList([*given, request])
         return stock.generate(**arguments)
+
+    def generate_batch(
+        self,
+        inputs: Sequence[Sequence[int]],
+        generation_config: Any = None,
+        *args: Any,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `generate_batch` of transformers: the answers, and bits, of `generate`.
+
+        Options are those of `generate`, defaults included. Log-probabilities
+        (`return_logprobs`) are of the logits before any processor.
+
+        Args:
+            inputs: Token ids of each prompt, without padding.
+            generation_config: See transformers; greedy or sampling.
+            *args: See transformers.
+            seed: See `generate`; the continuous batching config may have one too.
+            **kwargs: See transformers.
+
+        Returns:
+            See transformers.
+
+        Raises:
+            UnsupportedError: A way of decoding, or an option, outside the contract.
+            ValueRangeError: No `max_new_tokens`, or a token id out of range.
+            ShapeError: An empty prompt.
+            BackendError: A request was not answered.
+        """
+        from layercast.integrations.transformers import continuous_batching as batching
+
+        model, stock = cast("Any", self), cast("Any", super())
+        given = generation_config or model.generation_config
+        if kwargs.get("max_new_tokens") is None and given.max_new_tokens is None:
+            raise ValueRangeError(
+                "generate_batch: `max_new_tokens` must be given, got none. Pass it, or set it in "
+                "the generation config."
+            )
+        batching.check_prompts(inputs, model.config.get_text_config().vocab_size)
+        config = _batching_config(model, generation_config)
+        if seed is not None:
+            config.seed = checked_seed(seed)
+        try:
+            results = stock.generate_batch(inputs, config, *args, **kwargs)
+        finally:
+            manager = model.__dict__.pop("_batching_manager", None)
+        samples = config.num_return_sequences or 1
+        failure = None if manager is None else manager.failure
+        batching.check_answers(results, len(inputs), samples, failure)
+        return results
+
+    def init_continuous_batching(
+        self,
+        generation_config: Any = None,
+        continuous_batching_config: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers; `generate_batch` says what differs. A manager is never kept."""
+        from transformers import ContinuousBatchingConfig
+
+        from layercast.integrations.transformers.continuous_batching import BatchingManager
+
+        model = cast("Any", self)
+        manager = BatchingManager(
+            model,
+            _batching_config(model, generation_config),
+            continuous_batching_config or ContinuousBatchingConfig(),
+            **kwargs,
+        )
+        model.__dict__["_batching_manager"] = manager
+        return manager
 
     def _sample(
         self,
@@ -138,6 +211,26 @@ class LayerCastDecoding:
             return stock.compute_transition_scores(*args, **kwargs)
 
 
+def _batching_config(model: Any, generation_config: Any) -> Any:
+    """The generation config as `generate` would complete it, checked."""
+    arguments = {} if generation_config is None else {"generation_config": generation_config}
+    _check_decoding(model, **arguments)
+    config = model._prepare_generation_config(generation_config)[0]
+    for name in ("prompt_lookup_num_tokens", "stop_strings", "max_time"):
+        if getattr(config, name, None) is not None:
+            raise UnsupportedError(
+                f"generate_batch: `{name}` must be left out: continuous batching would ignore it. "
+                "Use generate."
+            )
+    if config.num_beams not in (None, 1):
+        raise UnsupportedError(
+            f"generate_batch: `num_beams` must be 1, got {config.num_beams}. Use generate for a "
+            "beam search."
+        )
+    model._prepare_special_tokens(config, True, device="cpu")
+    return config
+
+
 def _steps(
     input_ids: Tensor,
     processors: Any,
@@ -200,6 +293,11 @@ def _check_decoding(
         settings.update(**model.generation_config.to_dict(), defaults_only=True)
     settings.update(**kwargs)
     mode = str(getattr(settings.get_generation_mode(assistant_model), "value", ""))
+    if settings.cache_implementation == "paged":
+        raise UnsupportedError(
+            "generate: `cache_implementation` must not be 'paged' on a layercast model: padding "
+            "would be taken for tokens. Call generate_batch with a list of token ids a prompt."
+        )
     if custom_generate is not None or mode not in _MODES:
         got = mode if custom_generate is None else "custom_generate"
         raise UnsupportedError(

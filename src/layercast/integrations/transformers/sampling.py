@@ -217,6 +217,35 @@ def prepare_draw(
         ValueRangeError: The seed is out of range.
         DtypeError: The seed is not an integer.
     """
+    remaining, sampling = sampling_of(processors, generation_config)
+    samples = generation_config.num_return_sequences or 1
+    keys = [sequence_key(own.prompt_ids(row), row % samples) for row in range(rows)]
+    draw = PhiloxDraw(
+        sampling,
+        torch.tensor(keys, dtype=torch.int64),
+        own,
+        warp=bool(generation_config.output_scores and generation_config.return_dict_in_generate),
+    )
+    return remaining, draw
+
+
+def sampling_of(
+    processors: Iterable[LogitsProcessor], generation_config: Any
+) -> tuple[LogitsProcessorList, Sampling]:
+    """Take the sampling steps out of a list of processors.
+
+    Args:
+        processors: See `prepare_draw`.
+        generation_config: Its `seed` counts where no processor brings one.
+
+    Returns:
+        The processors that remain, and how to draw.
+
+    Raises:
+        UnsupportedError: See `prepare_draw`.
+        ValueRangeError: See `prepare_draw`.
+        DtypeError: See `prepare_draw`.
+    """
     seed = getattr(generation_config, "seed", None)
     remaining, warpers = LogitsProcessorList(), {}
     for processor in processors:
@@ -244,15 +273,7 @@ def prepare_draw(
         top_p=getattr(warpers.get(TopPLogitsWarper), "top_p", None),
         seed=checked_seed(seed),
     )
-    samples = generation_config.num_return_sequences or 1
-    keys = [sequence_key(own.prompt_ids(row), row % samples) for row in range(rows)]
-    draw = PhiloxDraw(
-        sampling,
-        torch.tensor(keys, dtype=torch.int64),
-        own,
-        warp=bool(generation_config.output_scores and generation_config.return_dict_in_generate),
-    )
-    return remaining, draw
+    return remaining, sampling
 
 
 def checked_seed(seed: int | None) -> int:

@@ -1,0 +1,308 @@
+"""`generate_batch`: transformers' continuous batching, held to the contract.
+
+Its scheduler, cache and queues are used as they are: which sequences share a step, in what
+chunks a prompt is computed, which blocks are shared or evicted cannot change a bit. Attention
+over the packed batch, the choice of tokens and their log-probabilities are ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
+from transformers.generation.continuous_batching.model_runner import ModelRunner
+
+from layercast import ops
+from layercast.errors import (
+    BackendError,
+    LayercastError,
+    ShapeError,
+    UnsupportedError,
+    ValueRangeError,
+)
+from layercast.integrations.transformers.own_tokens import OwnTokens
+from layercast.integrations.transformers.paging import packed_batch
+from layercast.integrations.transformers.processors import exact_processors
+from layercast.integrations.transformers.sampling import Sampling, sampling_of
+
+_CHILD = re.compile(r"__child#(\d+)$")
+_REFUSED = {
+    "varlen_compile_config": "Compiled, operations would be fused and round differently",
+    "decode_compile_config": "Compiled, operations would be fused and round differently",
+    "default_compile_level": "Compiled, operations would be fused and round differently",
+    "per_request_processors": "Sampling is that of the generation config for all requests",
+}
+
+
+class BatchingManager(ContinuousBatchingManager):  # type: ignore[misc]
+    """The manager of transformers, over a layercast model."""
+
+    def __init__(
+        self, model: Any, generation_config: Any, continuous_batching_config: Any, **kwargs: Any
+    ) -> None:
+        """Prepare to take requests.
+
+        Args:
+            model: A layercast model.
+            generation_config: With all its defaults.
+            continuous_batching_config: See transformers.
+            **kwargs: See transformers.
+
+        Raises:
+            UnsupportedError: An option outside the contract.
+        """
+        for name, reason in _REFUSED.items():
+            if getattr(continuous_batching_config, name, None):
+                raise UnsupportedError(
+                    f"generate_batch: `{name}` must be left out on a layercast model. {reason}."
+                )
+        self.failure: Exception | None = None
+        self._chooser = TokenChooser(model, generation_config, continuous_batching_config)
+        ends = generation_config.eos_token_id
+        # transformers' own processors and draws are not used: it gets a configuration without any.
+        plain = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=generation_config.max_new_tokens,
+            eos_token_id=-1 if ends is None else ends,
+        )
+        plain.num_return_sequences = generation_config.num_return_sequences
+        super().__init__(model, plain, continuous_batching_config, **kwargs)
+
+    def switch_to_cb_friendly_attn(self, *_: Any, **__: Any) -> None:
+        """Nothing to switch: our attention is passed the packed batch."""
+
+    def add_request(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers.
+
+        Raises:
+            UnsupportedError: Sampling options of one request.
+        """
+        known = {
+            "input_ids", "request_id", "max_new_tokens", "streaming", "record_timestamps",
+            "eos_token_id",
+        }  # fmt: skip
+        others = sorted(set(kwargs) - known)
+        if others:
+            raise UnsupportedError(
+                f"add_request: `{others[0]}` must be left out on a layercast model. Set it in the "
+                "generation config, for all requests."
+            )
+        return super().add_request(*args, **kwargs)
+
+    def stop(self, *args: Any, keep_for_next_session: bool = False, **kwargs: Any) -> None:
+        """As in transformers.
+
+        Raises:
+            UnsupportedError: The manager is to be kept: it would keep its generation config too.
+        """
+        super().stop(*args, **kwargs)
+        if keep_for_next_session:
+            raise UnsupportedError(
+                "generate_batch: `persistent_manager` must be False on a layercast model: the next "
+                "call would be answered by this one's generation config. Use "
+                "continuous_batching_context_manager for several calls."
+            )
+
+    def _create_batch_processor(self) -> Any:
+        processor = super()._create_batch_processor()
+        runner = processor.model_runner
+        runner.__class__ = Runner
+        runner.chooser = self._chooser
+        return processor
+
+    def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
+        self.failure = error
+        super()._handle_critical_error(error, batch_processor)
+
+
+class Runner(ModelRunner):  # type: ignore[misc]
+    """Runs a step: our attention over the packed batch, our choice of tokens."""
+
+    chooser: TokenChooser
+
+    def _forward_process_and_sample(
+        self,
+        model: Any,
+        batch_data: dict[str, Any],
+        carry_over_ids: Tensor,
+        prev_output_ids: Tensor,
+        output_ids: Tensor,
+    ) -> None:
+        inputs_and_outputs = self.inputs_and_outputs
+        inputs_and_outputs.carry_over_tokens(
+            batch_data["input_ids"], carry_over_ids, prev_output_ids
+        )
+        requests = inputs_and_outputs.requests_in_batch
+        chosen_for = [request.state for request in requests if request.has_new_token]
+        rows = batch_data["logits_indices"][: max(1, len(chosen_for))].long()
+        keeps = {"logits_to_keep": rows} if self.supports_logits_to_keep(model) else {}
+        logits = model(
+            input_ids=batch_data["input_ids"].long(),
+            position_ids=batch_data["position_ids"].long(),
+            attention_mask=packed_batch(batch_data, len(requests)).mask(),
+            use_cache=False,
+            **keeps,
+        ).logits[0]
+        logits = logits if keeps else logits[rows]
+        if not chosen_for:
+            return
+        tokens = self.chooser.choose(chosen_for, logits)
+        output_ids[0, : len(tokens)].copy_(tokens)
+        if self.return_logprobs:
+            logprobs = ops.log_softmax(logits).gather(1, tokens[:, None])[:, 0]
+            output_ids[1, : len(tokens)].copy_(logprobs.view(torch.int32))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What does not change while a request is served."""
+
+    processors: LogitsProcessorList
+    sampling: Sampling | None
+    key: int
+
+
+class TokenChooser:
+    """Chooses the next token of each sequence from its own tokens and logits."""
+
+    def __init__(self, model: Any, generation_config: Any, batching_config: Any) -> None:
+        """Prepare.
+
+        Args:
+            model: Makes logits processors of a generation config.
+            generation_config: With all its defaults.
+            batching_config: Its seed is used where the generation config has none.
+        """
+        self._model = model
+        self._config = copy.copy(generation_config)
+        if getattr(self._config, "seed", None) is None:
+            self._config.seed = getattr(batching_config, "seed", None)
+        self._samples = generation_config.num_return_sequences or 1
+        self._requests: dict[str, _Request] = {}
+        self._request_of([0], 0, 1)  # refuses now what it would refuse later
+
+    def choose(self, states: Sequence[Any], logits: Tensor) -> Tensor:
+        """One token a sequence.
+
+        Args:
+            states: Of the sequences, as transformers keeps them.
+            logits: Float32, shape (B, V).
+
+        Returns:
+            int64, shape (B,).
+        """
+        served = {}
+        for state in states:
+            known = self._requests.get(state.request_id)
+            served[state.request_id] = known if known is not None else self._begin(state)
+        self._requests = served  # others have ended, or been put back to wait
+        requests = [served[state.request_id] for state in states]
+        tokens = [[*state.initial_tokens, *state.generated_tokens] for state in states]
+        scores = logits
+        if requests[0].processors:
+            pairs = zip(requests, tokens, logits[:, None], strict=True)
+            rows = [each.processors(torch.tensor([ids]), row) for each, ids, row in pairs]
+            scores = torch.cat(rows)
+        sampling = requests[0].sampling
+        if sampling is None:
+            return ops.argmax(scores)
+        keys = torch.tensor([each.key for each in requests], dtype=torch.int64)
+        return sampling.draw(scores, keys, torch.tensor([len(ids) for ids in tokens]))
+
+    def _begin(self, state: Any) -> _Request:
+        # A request put back to wait comes again with its answer so far among its prompt.
+        length = state._true_initial_tokens or len(state.initial_tokens)
+        child = _CHILD.search(state.request_id) if self._samples > 1 else None
+        index = 0 if child is None else int(child[1]) + 1
+        limit = state.max_new_tokens or 0
+        return self._request_of(
+            state.initial_tokens[:length], index, len(state.initial_tokens) + limit - length
+        )
+
+    def _request_of(self, prompt: list[int], index: int, max_new_tokens: int) -> _Request:
+        config = copy.copy(self._config)
+        config.max_length = len(prompt) + max_new_tokens
+        ids = torch.tensor([prompt])
+        processors = self._model._get_logits_processor(
+            generation_config=config,
+            input_ids_seq_length=len(prompt),
+            encoder_input_ids=ids,
+            prefix_allowed_tokens_fn=None,
+            logits_processor=LogitsProcessorList(),
+            device="cpu",
+            model_kwargs={},
+        )
+        sampling = None
+        if config.do_sample:
+            processors, sampling = sampling_of(processors, config)
+        processors = exact_processors(processors, OwnTokens(ids, None), counts_new_tokens=False)
+        return _Request(processors, sampling, ops.sequence_key(prompt, index))
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
+    """Refuse what would fail in the background.
+
+    Args:
+        prompts: Token ids of each request.
+        vocabulary: Of the model.
+
+    Raises:
+        ShapeError: An empty prompt.
+        ValueRangeError: A token id out of range.
+    """
+    for row, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise ShapeError(
+                f"generate_batch: `inputs` must hold prompts of at least one token, got none for "
+                f"prompt {row}. Give it one."
+            )
+        if min(prompt) < 0 or max(prompt) >= vocabulary:
+            raise ValueRangeError(
+                f"generate_batch: `inputs` must hold token ids in 0 .. {vocabulary - 1}, got "
+                f"others in prompt {row}. Use the tokenizer of this checkpoint, and no padding."
+            )
+
+
+def check_answers(
+    results: dict[str, Any], prompts: int, samples: int, failure: Exception | None
+) -> None:
+    """Raise what transformers only logs: requests that failed, or were never answered.
+
+    Args:
+        results: What `generate_batch` of transformers returned.
+        prompts: How many there were.
+        samples: Answers to each.
+        failure: What ended its background thread, if anything did.
+
+    Raises:
+        LayercastError: What the background thread raised, if it is ours.
+        UnsupportedError: A release of transformers that drops all samples but one.
+        BackendError: An answer is missing or failed for another reason.
+    """
+    expected = prompts * samples
+    errors = [result.error for result in results.values() if result.error is not None]
+    empty = [result for result in results.values() if not result.generated_tokens]
+    if failure is None and not errors and not empty and len(results) == expected:
+        return
+    if isinstance(failure, LayercastError):
+        raise failure
+    if failure is None and not errors and not empty and len(results) * samples == expected:
+        raise UnsupportedError(
+            f"generate_batch: `num_return_sequences` must be 1, got {samples}: this release of "
+            "transformers hands over one answer a prompt. Update transformers, or use generate."
+        )
+    reason = failure or (errors[0] if errors else "no reason given")
+    answered = len(results) - len(empty)
+    raise BackendError(
+        f"generate_batch: every request must be answered, got {answered} answers to {expected} "
+        f"requests ({type(reason).__name__ if isinstance(reason, Exception) else 'error'}: "
+        f"{reason}). If it ran out of room, raise num_blocks or max_memory_percent of the "
+        "ContinuousBatchingConfig; psutil must be installed to size it on a CPU."
+    ) from failure

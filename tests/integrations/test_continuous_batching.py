@@ -1,0 +1,311 @@
+"""Contract under test: an answer is the same bits in continuous batching as in `generate`."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from decoding_variants import PROMPTS, STEPS, answers
+from tiny_models import VOCABULARY, random_tokens
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
+from transformers.generation.continuous_batching.offloading_manager import OffloadingManager
+
+from layercast import ops
+from layercast.errors import (
+    BackendError,
+    DtypeError,
+    LayercastError,
+    ShapeError,
+    UnsupportedError,
+    ValueRangeError,
+)
+
+SAMPLE = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "seed": 3}
+# Two of them begin alike, over more than two blocks of 16.
+SHARED = random_tokens(40, 9).tolist()
+LONG = [*PROMPTS, [*SHARED, 1, 2, 3], [*SHARED, 4], random_tokens(70, 8).tolist()]
+# The field's name until transformers 5.16.
+PAGE_SIZE = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    logger = logging.getLogger("ContinuousBatchingLogger")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
+
+
+def batching(page_size=16, num_blocks=60, max_batch_tokens=256, **options):
+    options = {PAGE_SIZE: page_size, "num_blocks": num_blocks, **options}
+    return ContinuousBatchingConfig(
+        max_batch_tokens=max_batch_tokens, return_logprobs=True, **options
+    )
+
+
+def batched(model, prompts, config=None, **options):
+    """(tokens, bits of their log-probabilities) of each answer."""
+    options = {"max_new_tokens": STEPS, "pad_token_id": 0, **options}
+    results = model.generate_batch(
+        prompts,
+        generation_config=GenerationConfig(**options),
+        continuous_batching_config=config or batching(),
+    )
+    return [(r.generated_tokens, bits(r.logprobs)) for r in results.values()]
+
+
+def bits(logprobs):
+    return np.array(logprobs, dtype=np.float32).view(np.int32).tolist()
+
+
+def alone(model, prompts, **options):
+    """The same of `generate`, one prompt at a time."""
+    found = []
+    for prompt in prompts:
+        for answer in answers(model, [prompt], **options):
+            rows = ops.log_softmax(answer.logits)
+            chosen = rows.gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
+            found.append((answer.tokens, bits(chosen.numpy())))
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(layercast_models):
+    """Architecture to the answers of `generate`, greedy."""
+    return {
+        name: alone(layercast_models[name], LONG) for name in ("llama", "mistral", "qwen2_hybrid")
+    }
+
+
+@pytest.mark.parametrize("options", [{}, SAMPLE], ids=["greedy", "sample"])
+def test_every_architecture_answers_as_in_generate(layercast_models, every_architecture, options):
+    model = layercast_models[every_architecture]
+    assert batched(model, PROMPTS[:3], **options) == alone(model, PROMPTS[:3], **options)
+
+
+class TestScheduling:
+    """How requests are scheduled: not a bit depends on it."""
+
+    @pytest.fixture(params=["llama", "mistral", "qwen2_hybrid"])
+    def name(self, request):
+        return request.param
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            {"max_batch_tokens": 7},
+            {"max_batch_tokens": 64, "page_size": 8},
+            {"page_size": 64, "num_blocks": 20},
+            {"max_requests_per_batch": 1},
+            {"max_requests_per_batch": 3, "scheduler_type": "prefill_first"},
+            {"allow_block_sharing": False},
+        ],
+        ids=["plain", "chunks of 7", "pages of 8", "pages of 64", "one", "three", "unshared"],
+    )
+    def test_does_not_show(self, layercast_models, expected, name, config):
+        assert batched(layercast_models[name], LONG, batching(**config)) == expected[name]
+
+    def test_order_of_admission_does_not_show(self, layercast_models, expected, name):
+        got = batched(layercast_models[name], LONG[::-1])
+        assert got[::-1] == expected[name]
+
+    def test_preemption_does_not_show(self, layercast_models, expected, name, monkeypatch):
+        evictions = []
+        offload = OffloadingManager.offload_requests
+
+        def spy(self):
+            evictions.append(1)
+            return offload(self)
+
+        monkeypatch.setattr(OffloadingManager, "offload_requests", spy)
+        # Room for a part of what 7 sequences grow to: 29 .. 94 tokens, or a window's 16 each.
+        room = {"page_size": 8, "num_blocks": 5} if name == "mistral" else {"num_blocks": 7}
+        config = batching(**room, safety_margin=0.0)
+        assert batched(layercast_models[name], LONG, config) == expected[name]
+        assert evictions
+
+    def test_shared_prefixes_do_not_show(self, layercast_models, expected, monkeypatch):
+        found = []
+        search = PagedAttentionCache.search_prefix_match
+
+        def spy(self, request_id, prompt_ids):
+            found.append(search(self, request_id, prompt_ids))
+            return found[-1]
+
+        monkeypatch.setattr(PagedAttentionCache, "search_prefix_match", spy)
+        # One at a time, so that the later ones find the earlier ones' blocks.
+        config = batching(max_requests_per_batch=1)
+        got = batched(layercast_models["llama"], [*LONG, *LONG], config)
+        assert got == expected["llama"] * 2
+        assert sum(length > 0 for length in found) >= 4  # with 16 tokens or more to share
+
+    def test_threads_do_not_show(self, layercast_models, expected):
+        torch.set_num_threads(1)
+        assert batched(layercast_models["llama"], LONG) == expected["llama"]
+
+    def test_misplaced_keys_would_show(self, layercast_models, expected, monkeypatch):
+        # The control: keys taken to lie one position later give other bits.
+        model, attention = layercast_models["llama"], ops.attention
+
+        def misplaced(*args, key_positions, query_positions, **options):
+            return attention(
+                *args,
+                key_positions=key_positions + 1,
+                query_positions=query_positions + 1,
+                **options,
+            )
+
+        monkeypatch.setattr(ops, "attention", misplaced)
+        got = batched(model, LONG)
+        monkeypatch.undo()
+        assert got != expected["llama"]
+
+
+def test_stock_continuous_batching_is_not_batch_invariant(stock_models):
+    # The control: the same comparison on stock arithmetic differs in some log-probability.
+    torch.set_num_threads(1)  # stock operators on two busy cores are slower on two
+    stock = stock_models["llama", torch.float32]
+    implementation = stock.config._attn_implementation
+    stock.set_attn_implementation("eager")
+    try:
+        together = batched(stock, LONG)
+        assert together != [batched(stock, [prompt])[0] for prompt in LONG]
+    finally:
+        stock.set_attn_implementation(implementation)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {**SAMPLE, "num_return_sequences": 3},
+            {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2},
+            {"min_new_tokens": 9, "eos_token_id": list(range(0, VOCABULARY, 2))},
+            {"min_length": 25, "eos_token_id": list(range(0, VOCABULARY, 2))},
+            {"eos_token_id": [4], "forced_eos_token_id": 4},
+            {**SAMPLE, "bad_words_ids": [[1], [2, 3]], "begin_suppress_tokens": [7, 8]},
+        ],
+        ids=["samples", "penalty", "min_new_tokens", "min_length", "forced_eos", "bad_words"],
+    )
+    def test_are_those_of_generate(self, layercast_models, options):
+        model, prompts = layercast_models["llama"], LONG[:3]
+        got = batched(model, prompts, batching(num_blocks=8), **options)
+        # Children come before their parent, whose sample has index 0.
+        n = options.get("num_return_sequences", 1)
+        got = [got[i + (j - 1) % n] for i in range(0, len(got), n) for j in range(n)]
+        assert got == alone(model, prompts, **options)
+
+    def test_seed_may_be_an_argument_or_the_batching_configs(self, layercast_models):
+        model = layercast_models["llama"]
+        options = {**SAMPLE, "max_new_tokens": 8}
+        del options["seed"]
+        config = GenerationConfig(**options, pad_token_id=0)
+
+        def tokens(seed=None, **batch):
+            batch = batching(**batch)
+            results = model.generate_batch(PROMPTS[:1], config, batch, seed=seed)
+            return next(iter(results.values())).generated_tokens
+
+        assert (
+            tokens(seed=5)
+            == tokens(**{"seed": 5})
+            == batched(model, PROMPTS[:1], **options, seed=5)[0][0]
+        )
+        assert tokens() == tokens(seed=0) != tokens(seed=5)
+
+    def test_a_manager_may_be_kept_open(self, layercast_models, expected):
+        model = layercast_models["llama"]
+        config = GenerationConfig(max_new_tokens=STEPS, pad_token_id=0)
+        with model.continuous_batching_context_manager(
+            generation_config=config, continuous_batching_config=batching()
+        ) as manager:
+            found = {}
+            for prompt in LONG[:3]:
+                manager.add_request(input_ids=prompt)
+            while len(found) < 3:
+                result = manager.get_result(timeout=5)
+                found[result.request_id] = result
+            with pytest.raises(UnsupportedError, match="`temperature`"):
+                manager.add_request(input_ids=[1], temperature=0.5)
+        for row in range(3):
+            result = found[f"req_{row}"]
+            assert (result.generated_tokens, bits(result.logprobs)) == expected["llama"][row]
+
+
+class TestRefusals:
+    def test_answers_that_are_missing_are_an_error(self, layercast_models):
+        config = batching(num_blocks=2, max_batch_tokens=16)  # 32 tokens, for 43 and more
+        with pytest.raises(BackendError, match="num_blocks"):
+            batched(layercast_models["llama"], LONG[4:6], config)
+
+    def test_errors_of_our_own_come_through(self, layercast_models, monkeypatch):
+        def broken(*args, **kwargs):
+            raise DtypeError("attention: `q` must be float32, got another. Try that.")
+
+        monkeypatch.setattr(ops, "attention", broken)
+        with pytest.raises(DtypeError, match="Try that"):
+            batched(layercast_models["llama"], PROMPTS[:2])
+
+    def test_stock_returns_without_a_word(self, stock_models):
+        # The control: what transformers does with such a failure.
+        stock = stock_models["llama", torch.float32]
+        results = stock.generate_batch(
+            LONG[4:5],
+            generation_config=GenerationConfig(max_new_tokens=2, pad_token_id=0),
+            continuous_batching_config=batching(num_blocks=2, max_batch_tokens=16),
+        )
+        assert not any(result.generated_tokens for result in results.values())
+
+    @pytest.mark.parametrize(
+        ("options", "error", "says"),
+        [
+            ({"num_beams": 2}, UnsupportedError, "num_beams"),
+            ({"stop_strings": ["a"]}, UnsupportedError, "stop_strings"),
+            ({"max_time": 1.0}, UnsupportedError, "max_time"),
+            ({"prompt_lookup_num_tokens": 3}, UnsupportedError, "prompt_lookup_num_tokens"),
+            ({"do_sample": True, "min_p": 0.1}, UnsupportedError, "min_p"),
+            ({"guidance_scale": 1.5}, UnsupportedError, "guidance_scale"),
+            ({"max_new_tokens": None}, ValueRangeError, "max_new_tokens"),
+            ({"do_sample": True, "seed": -1}, ValueRangeError, "seed"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_of_the_generation_config(self, layercast_models, options, error, says):
+        with pytest.raises(error, match=says):
+            batched(layercast_models["llama"], PROMPTS[:1], **options)
+
+    @pytest.mark.parametrize(
+        "config", [{"per_request_processors": True}, {"default_compile_level": 1}]
+    )
+    def test_of_the_batching_config(self, layercast_models, config):
+        with pytest.raises(UnsupportedError, match=next(iter(config))):
+            batched(layercast_models["llama"], PROMPTS[:1], batching(**config))
+
+    @pytest.mark.parametrize(
+        ("prompts", "error"),
+        [([[]], ShapeError), ([[VOCABULARY]], ValueRangeError), ([[1], [-1]], ValueRangeError)],
+    )
+    def test_of_prompts(self, layercast_models, prompts, error):
+        with pytest.raises(error, match="`inputs`"):
+            batched(layercast_models["llama"], prompts)
+
+    def test_of_a_manager_to_be_kept(self, layercast_models):
+        config = GenerationConfig(max_new_tokens=2, pad_token_id=0)
+        with pytest.raises(UnsupportedError, match="persistent_manager"):
+            layercast_models["llama"].generate_batch(
+                PROMPTS[:1], config, batching(), persistent_manager=True
+            )
+
+    def test_of_a_paged_cache_in_generate(self, layercast_models):
+        with pytest.raises(LayercastError, match="generate_batch"):
+            layercast_models["llama"].generate(
+                torch.tensor(PROMPTS[:1]), max_new_tokens=2, cache_implementation="paged"
+            )
+
+    def test_no_prompts_give_no_answers(self, layercast_models):
+        assert batched(layercast_models["llama"], []) == []
