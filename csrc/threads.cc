@@ -1,11 +1,13 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "float_control.h"
 
@@ -66,10 +68,8 @@ class Pool {
     const bool spin = helpers < static_cast<int>(std::thread::hardware_concurrency());
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (workers_ < helpers) {
-        std::thread([this, index = workers_] { serve(index); }).detach();
-        ++workers_;
-      }
+      while (workers_ < helpers) add_worker();
+      keep_off_callers_core();
       spin_.store(spin, std::memory_order_relaxed);
       job_ = &job;
       helpers_ = helpers;
@@ -88,6 +88,29 @@ class Pool {
   void leave() { busy_.clear(std::memory_order_release); }
 
  private:
+  void add_worker() {
+    sched_getaffinity(0, sizeof cores_, &cores_);
+    std::thread worker([this, index = workers_] { serve(index); });
+    handles_.push_back(worker.native_handle());
+    worker.detach();
+    ++workers_;
+    caller_core_ = -1;
+  }
+
+  // A worker woken from sleep is often put on its waker's core and stays there as long as both of them wait now and
+  // then: they take turns on one core while another is idle. So workers run where the caller does not.
+  void keep_off_callers_core() {
+    const int core = sched_getcpu();
+    if (core < 0 || core == caller_core_) return;
+    caller_core_ = core;
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+    CPU_CLR(core, &others);
+    // A caller bound to one core: workers have the cores they began with.
+    const cpu_set_t& chosen = CPU_COUNT(&others) > 0 ? others : cores_;
+    for (const pthread_t worker : handles_) pthread_setaffinity_np(worker, sizeof chosen, &chosen);
+  }
+
   void serve(int index) {
     uint64_t seen = 0;
     for (;;) {
@@ -115,6 +138,9 @@ class Pool {
   std::atomic<int> unfinished_{0};
   Job* job_ = nullptr;
   int helpers_ = 0, workers_ = 0;
+  std::vector<pthread_t> handles_;
+  cpu_set_t cores_{};  // where the caller could run when the last worker was made
+  int caller_core_ = -1;
 };
 
 // The pool in use by the calling thread, given back at the end of the scope, whatever ends it.

@@ -14,7 +14,6 @@ from layercast.kernels import reference
 from layercast.testing import assert_bitwise_equal, poisoned_empty
 from layercast.testing.strategies import draw_values, edge_sizes, kinds, seeds, storage_dtypes
 
-
 linear_kernel = sys.modules["layercast.kernels.cpu.linear"]  # the function has its name
 
 
@@ -39,7 +38,9 @@ def test_linear_equals_the_reference(M, N, K, kind, seed, dtype, with_bias, tran
     assert_bitwise_equal(actual, reference.linear(x, weight, bias))
 
 
-@pytest.mark.parametrize(("M", "N", "K"), [(523, 5, 70), (700, 49, 9), (1050, 1, 600), (60, 600, 65)])
+@pytest.mark.parametrize(
+    ("M", "N", "K"), [(523, 5, 70), (700, 49, 9), (1050, 1, 600), (60, 600, 65)]
+)
 def test_linear_in_blocks_of_rows_and_columns_equals_the_reference(M, N, K):
     x = draw_values("magnitudes", M, (M, K))
     weight = draw_values("magnitudes", N, (N, K), torch.bfloat16)

@@ -27,8 +27,8 @@ COS, SIN = ops.rotary_table(POSITIONS, head_dim=8, base=1e4)
 CALLS = {
     "linear": ((X, W, BIAS), lambda x, w, b: ops.linear(x, w, b)),
     "linear_part": (
-        (X, W),
-        lambda x, w: ops.linear_part(x, w, in_features=2 * W.shape[1], part=1, parts=2),
+        (X, W, 80, 1, 2),
+        lambda x, w, f, i, n: ops.linear_part(x, w, in_features=f, part=i, parts=n),
     ),
     "embedding": ((IDS, W), lambda i, w: ops.embedding(i, w)),
     "rms_norm": (

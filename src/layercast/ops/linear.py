@@ -1,4 +1,4 @@
-"""`linear`: matrix product with weights in 16-bit storage and binary32 arithmetic; and its parts."""
+"""`linear`: matrix product with weights in 16-bit storage, binary32 arithmetic; and its parts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`linear`: one reduction for each row of x and each row of the weight, then the bias; and its
-parts."""
+"""`linear`: one reduction for each row of x and each row of the weight, then the bias; parts."""
 
 from __future__ import annotations
 
