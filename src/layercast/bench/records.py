@@ -26,7 +26,7 @@ def method(schedule: Schedule, workspace: Workspace) -> dict[str, Any]:
     return {
         "order": "variants in turn, every other round reversed",
         "schedule": asdict(schedule),
-        "turn": "pause, one untimed call, then timed calls as one sample; decode and prefill: "
+        "turn": "pause, untimed calls, as many timed calls as one sample; decode and prefill: "
         "pause, then generate",
         "quiet": f"a round in which others took more than {QUIET_SHARE:.0%} of the cores is "
         "dropped and made again; quiet is false where that could not be had",

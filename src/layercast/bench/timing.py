@@ -1,8 +1,9 @@
 """The order in which variants take turns, and what their times say.
 
 Variants of a case are interleaved, so that a change of the machine's speed meets all of them. A
-turn begins with a pause and a call that is not timed: threads of another library that still spin
-after its last call give up their core, and the processor settles into this variant's instructions.
+turn begins with a pause, in which threads of another library that still spin after its last call
+give up their core, and with calls that are not timed, in which this variant's threads wake up and
+find their cores again.
 """
 
 from __future__ import annotations
@@ -152,11 +153,11 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class RepeatedCalls:
-    """A turn of an operation: a pause, an untimed call, then `calls` timed as one.
+    """A turn of an operation: a pause, untimed calls, then as many timed as one.
 
     Attributes:
         call: The operation.
-        calls: Timed calls of a turn.
+        calls: Timed calls of a turn, and untimed ones before them.
         clock: Seconds.
         pause: Waits before the turn.
     """
@@ -170,7 +171,8 @@ class RepeatedCalls:
         """Take the turn."""
         call = self.call
         self.pause()
-        call()
+        for _ in range(self.calls):
+            call()
         began = self.clock()
         for _ in range(self.calls):
             call()

@@ -44,7 +44,7 @@ class Workspace:
     clock: Clock = time.perf_counter
     pause: Callable[[], None] = lambda: time.sleep(PAUSE_SECONDS)
     disturbed: Callable[[], bool] = field(default_factory=lambda: LoadMeter().disturbed)
-    turn_seconds: float = 0.005
+    turn_seconds: float = 0.01
     past_bytes: int = field(default_factory=lambda: PAST_CACHE * last_level_cache_bytes())
     memory_bytes: int = field(default_factory=lambda: available_memory_bytes() // 4)
     _stack: ExitStack = field(default_factory=ExitStack)
