@@ -59,6 +59,20 @@ def test_rolled_sliding_window_cache():
         positions(4, 1, 3, attention_mask=MASK, **options)
 
 
+def test_a_window_of_nothing_shows_no_key():
+    # Qwen2-MoE without sliding layers prepares such a mask, and uses it nowhere.
+    mask = masking_utils.sliding_window_causal_mask_function(0)
+    got = positions(4, 5, 5, mask_function=mask, local_size=0, attention_mask=MASK)
+    assert got.query.tolist() == COUNTED
+    assert got.key.tolist() == [[-1] * 5] * 4
+    assert got.window is None
+
+
+def test_a_cache_that_has_dropped_keys_that_the_mask_shows():
+    with pytest.raises(UnsupportedError, match=r"has dropped 2\. .*DynamicCache\(\)"):
+        positions(4, 1, 3, q_offset=4, kv_offset=2, attention_mask=MASK)
+
+
 def test_positions_survive_models_that_copy_the_mask():
     mask = slot_position_mask(4, 5, 5, attention_mask=MASK)
     copied = unpack(mask.clone(), 5, 5)

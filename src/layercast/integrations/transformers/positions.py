@@ -83,6 +83,12 @@ def slot_position_mask(
         ShapeError: The padding mask does not reach the last query.
     """
     window = _window_of(mask_function, local_size)
+    if window is None and kv_offset:
+        raise UnsupportedError(
+            "layercast attention: `past_key_values` must hold every key that the model's mask "
+            f"shows, got a sliding-window cache that has dropped {kv_offset}. Pass a cache "
+            "without windows, DynamicCache() without a config."
+        )
     first = int(q_offset)
     end = first + q_length
     slots = max(end, kv_offset + kv_length)
@@ -97,14 +103,16 @@ def slot_position_mask(
                 f"the {q_length} given, got {attention_mask.shape[1]} columns. Pass the mask of "
                 "the whole sequence, 1 for real tokens and 0 for padding."
             )
-        if window is not None and kv_offset:
+        if window and kv_offset:
             _check_window_is_cached(attention_mask, first, kv_offset, window)
         counted = count_positions(attention_mask)
         if counted.shape[1] < slots:
             counted = F.pad(counted, (0, slots - counted.shape[1]), value=-1)
-    return pack(
-        SlotPositions(counted[:, first:end], counted[:, kv_offset : kv_offset + kv_length], window)
-    )
+    keys = counted[:, kv_offset : kv_offset + kv_length]
+    if window == 0:
+        # What models without sliding layers prepare all the same: a window that shows no key.
+        keys, window = torch.full_like(keys, -1), None
+    return pack(SlotPositions(counted[:, first:end], keys, window))
 
 
 def pack(positions: SlotPositions) -> Tensor:
@@ -189,7 +197,7 @@ def _window_of(mask_function: Callable[..., Any], local_size: int | None) -> int
         overlay, causal = _nonlocals(mask_function)["mask_functions"]
         if causal is causal_mask_function and _same_code(overlay, _OVERLAY):
             window = int(_nonlocals(overlay)["sliding_window"])
-            if local_size in (None, window) and window > 0:
+            if local_size in (None, window) and window >= 0:
                 return window
     name = getattr(mask_function, "__qualname__", repr(mask_function))
     raise UnsupportedError(

@@ -65,12 +65,16 @@ def rotary_embedding(module: nn.Module, context_length: int | None) -> RotaryEmb
         return None
     try:
         stock: Any = type(module)(config=config)
+        if "rope_theta" not in parameters:  # one set for each type of layer that the model has
+            parameters = {t: p for t, p in parameters.items() if hasattr(stock, f"{t}_inv_freq")}
         unextended = _frequencies(config, parameters, None)
         for interleaved in (False, True):
             rotary = RotaryEmbedding(unextended, interleaved=interleaved)
             if _agrees_with_stock(rotary, stock):
                 extended = _frequencies(config, parameters, context_length)
-                return RotaryEmbedding(extended, interleaved=interleaved)
+                rotary = RotaryEmbedding(extended, interleaved=interleaved)
+                rotary.config = config  # some models read it there
+                return rotary
     except (TypeError, AttributeError, KeyError, LayercastError):
         return None  # another signature or rope type, or parameters that are incomplete
     return None
@@ -84,7 +88,6 @@ def _frequencies(
     return {
         layer_type: _frequencies_of(config, options, context_length)
         for layer_type, options in parameters.items()
-        if isinstance(options, dict)
     }
 
 
