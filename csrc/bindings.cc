@@ -238,28 +238,30 @@ void rotary_table_at(uintptr_t positions, uintptr_t frequencies, uintptr_t cos, 
 
 using Strides = std::vector<int64_t>;
 
-// Queries and keys in one call: x, y, heads and strides of each.
-using Rotated = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int64_t>;
-
-void rotary(const Rotated& q, const Rotated& k, uintptr_t cos, uintptr_t sin, int64_t B, int64_t T, int64_t D,
-            int64_t R, int threads) {
-  const auto args_of = [&](const Rotated& rotated) {
-    const auto [x, y, heads, stride_b, stride_h, stride_t] = rotated;
-    return RotaryArgs{.x = pointer<const float>(x),
-                      .cos = pointer<const float>(cos),
-                      .sin = pointer<const float>(sin),
-                      .y = pointer<float>(y),
-                      .B = B,
-                      .H = heads,
-                      .T = T,
-                      .D = D,
-                      .R = R,
-                      .stride_b = stride_b,
-                      .stride_h = stride_h,
-                      .stride_t = stride_t};
-  };
-  const RotaryArgs q_args = args_of(q), k_args = args_of(k);
-  const int64_t q_units = B * q_args.H * T, k_units = B * k_args.H * T;
+// Queries and keys in one call.
+void rotary(uintptr_t q, uintptr_t rotated_q, int64_t Hq, int64_t q_stride_b, int64_t q_stride_h, int64_t q_stride_t,
+            uintptr_t k, uintptr_t rotated_k, int64_t Hkv, int64_t k_stride_b, int64_t k_stride_h, int64_t k_stride_t,
+            uintptr_t cos, uintptr_t sin, int64_t B, int64_t T, int64_t D, int64_t R, int threads) {
+  const RotaryArgs q_args = {.x = pointer<const float>(q),
+                             .cos = pointer<const float>(cos),
+                             .sin = pointer<const float>(sin),
+                             .y = pointer<float>(rotated_q),
+                             .B = B,
+                             .H = Hq,
+                             .T = T,
+                             .D = D,
+                             .R = R,
+                             .stride_b = q_stride_b,
+                             .stride_h = q_stride_h,
+                             .stride_t = q_stride_t};
+  RotaryArgs k_args = q_args;
+  k_args.x = pointer<const float>(k);
+  k_args.y = pointer<float>(rotated_k);
+  k_args.H = Hkv;
+  k_args.stride_b = k_stride_b;
+  k_args.stride_h = k_stride_h;
+  k_args.stride_t = k_stride_t;
+  const int64_t q_units = B * Hq * T, k_units = B * Hkv * T;
   const Kernels& kernels = active_kernels();
   parallel_for(threads, q_units + k_units, grain_of(4 * D), [&](int64_t begin, int64_t end) {
     if (begin < q_units) kernels.rotary(q_args, begin, end < q_units ? end : q_units);
@@ -338,6 +340,7 @@ NB_MODULE(_csrc, m) {
   m.def("softmax", rows<layercast::softmax>, unlocked);
   m.def("log_softmax", rows<layercast::log_softmax>, unlocked);
   m.def("silu", elementwise<&Kernels::silu>, unlocked);
+  m.def("sigmoid", elementwise<&Kernels::sigmoid>, unlocked);
   m.def("exp", elementwise<&Kernels::exp>, unlocked);
   m.def("log", elementwise<&Kernels::log>, unlocked);
   m.def("tanh", elementwise<&Kernels::tanh>, unlocked);

@@ -109,18 +109,18 @@ LAYERCAST_INLINE F32 tanh(F32 x) {
   return x != x ? x : result;
 }
 
-// x / (1 + e) for x >= 0 and x e / (1 + e) for x < 0, with e = (significand + low) * 2^exponent <= 1. The power of two
-// comes last, so that no precision is lost where e itself would be subnormal; for x < 0 numerator, denominator and
-// quotient each carry their rounding error, which would otherwise add up to 3 ulp. x must be finite where it is
-// negative.
-LAYERCAST_INLINE F32 weigh_by_sigmoid(F32 x, SplitExp e) {
+// value / (1 + e) for x >= 0 and value e / (1 + e) for x < 0, with e = (significand + low) * 2^exponent <= 1. The power
+// of two comes last, so that no precision is lost where e itself would be subnormal; for x < 0 numerator, denominator
+// and quotient each carry their rounding error, which would otherwise add up to 3 ulp. The value must be finite where x
+// is negative.
+LAYERCAST_INLINE F32 weigh_by_sigmoid(F32 value, F32 x, SplitExp e) {
   const F32 power = scale_by_power(e.significand, e.exponent);
   const F32 denominator = 1.0f + power;
   const F32 denominator_low = power - (denominator - 1.0f);
-  const F32 numerator = x * e.significand;
-  const F32 numerator_low = fma(x, e.significand, -numerator) + x * e.low;
+  const F32 numerator = value * e.significand;
+  const F32 numerator_low = fma(value, e.significand, -numerator) + value * e.low;
   // One division serves both signs.
-  const F32 quotient = (x < 0.0f ? numerator : x) / denominator;
+  const F32 quotient = (x < 0.0f ? numerator : value) / denominator;
   const F32 remainder = fma(-quotient, denominator, numerator) + (numerator_low - quotient * denominator_low);
   const F32 negative = scale_by_power(quotient + remainder / denominator, e.exponent);
   return x < 0.0f ? negative : quotient;
@@ -131,7 +131,14 @@ LAYERCAST_INLINE F32 silu(F32 x) {
   const F32 clamped = x < -120.0f ? splat(-120.0f) : x;
   F32 magnitude = absolute(clamped);
   magnitude = magnitude > 120.0f ? splat(120.0f) : magnitude;
-  return weigh_by_sigmoid(clamped, split_exp(-magnitude));
+  return weigh_by_sigmoid(clamped, clamped, split_exp(-magnitude));
+}
+
+// 1 / (1 + e^-x) within 2 ulp (1.499), by e^-|x|. sigmoid(-inf) = +0, sigmoid(+inf) = 1.
+LAYERCAST_INLINE F32 sigmoid(F32 x) {
+  F32 magnitude = absolute(x);
+  magnitude = magnitude > 120.0f ? splat(120.0f) : magnitude;
+  return weigh_by_sigmoid(splat(1.0f), x, split_exp(-magnitude));
 }
 
 // An unevaluated sum of a value and its rounding error.
@@ -210,7 +217,7 @@ LAYERCAST_INLINE F32 gelu_tanh(F32 x) {
   const Pair factor = two_sum(splat(0x1.988454p+0f), cubic.high);
   const F32 factor_low = factor.low + (cubic_low - 0x1.857936p-25f);
   const Pair twice_z = two_product(t, factor.high);
-  return weigh_by_sigmoid(clamped, split_exp_of_negative({twice_z.high, twice_z.low + t * factor_low}));
+  return weigh_by_sigmoid(clamped, clamped, split_exp_of_negative({twice_z.high, twice_z.low + t * factor_low}));
 }
 
 }  // namespace

@@ -35,6 +35,10 @@ void silu(const ElementwiseArgs& args, int64_t begin, int64_t end) {
   map(args, begin, end, [](F32 v) { return silu(v); });
 }
 
+void sigmoid(const ElementwiseArgs& args, int64_t begin, int64_t end) {
+  map(args, begin, end, [](F32 v) { return sigmoid(v); });
+}
+
 void exp(const ElementwiseArgs& args, int64_t begin, int64_t end) {
   map(args, begin, end, [](F32 v) { return exp(v); });
 }

@@ -186,6 +186,7 @@ struct Kernels {
   // An element; of the gated forms, one of y.
   void (*sampling_weights)(const WeightArgs&, int64_t begin, int64_t end);
   void (*silu)(const ElementwiseArgs&, int64_t begin, int64_t end);
+  void (*sigmoid)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*exp)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*log)(const ElementwiseArgs&, int64_t begin, int64_t end);
   void (*tanh)(const ElementwiseArgs&, int64_t begin, int64_t end);

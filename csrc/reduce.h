@@ -22,8 +22,11 @@ struct ChunkGroup {
 // Where a lane's chunk can be read kChunk elements far: in place if it is whole, else in a copy with +0 past its end.
 LAYERCAST_INLINE const float* whole_chunk(const float* x, int length, float (&copy)[kChunk]) {
   if (length == kChunk) return x;
-  memset(copy, 0, sizeof copy);
-  memcpy(copy, x, sizeof(float) * static_cast<size_t>(length));
+#pragma GCC unroll 4
+  for (int i = 0; i < kChunk; i += kLanes) {
+    const int left = length - i;
+    store(copy + i, load(x + i, SomeLanes{left < 0 ? 0 : left < kLanes ? left : kLanes}));
+  }
   return copy;
 }
 

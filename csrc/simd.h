@@ -68,7 +68,21 @@ struct SomeLanes {
 LAYERCAST_INLINE F32 load(const float* p, AllLanes) { return load(p); }
 LAYERCAST_INLINE void store(float* p, F32 v, AllLanes) { store(p, v); }
 
-// The lanes past `count` read as +0 and are not written.
+// The lanes past `count` read as +0 and are not written; their memory is not touched.
+#if LAYERCAST_LANES == 16
+
+LAYERCAST_INLINE __mmask16 mask_of(SomeLanes some) { return static_cast<__mmask16>((1u << some.count) - 1); }
+LAYERCAST_INLINE F32 load(const float* p, SomeLanes some) { return _mm512_maskz_loadu_ps(mask_of(some), p); }
+LAYERCAST_INLINE void store(float* p, F32 v, SomeLanes some) { _mm512_mask_storeu_ps(p, mask_of(some), v); }
+
+#elif LAYERCAST_LANES == 8
+
+LAYERCAST_INLINE __m256i mask_of(SomeLanes some) { return bitcast<__m256i>(I32{0, 1, 2, 3, 4, 5, 6, 7} < some.count); }
+LAYERCAST_INLINE F32 load(const float* p, SomeLanes some) { return _mm256_maskload_ps(p, mask_of(some)); }
+LAYERCAST_INLINE void store(float* p, F32 v, SomeLanes some) { _mm256_maskstore_ps(p, mask_of(some), v); }
+
+#else
+
 LAYERCAST_INLINE F32 load(const float* p, SomeLanes some) {
   float lanes[kLanes] = {};
   memcpy(lanes, p, sizeof(float) * static_cast<size_t>(some.count));
@@ -80,6 +94,8 @@ LAYERCAST_INLINE void store(float* p, F32 v, SomeLanes some) {
   store(lanes, v);
   memcpy(p, lanes, sizeof(float) * static_cast<size_t>(some.count));
 }
+
+#endif
 
 // f(i, lanes) for each vector of a row of n elements, i being its first element.
 template <class Function>

@@ -25,6 +25,7 @@ void block_maxima(const BlockMaximaArgs&, int64_t, int64_t);
 void sampling_scores(const ScoreArgs&, int64_t, int64_t);
 void sampling_weights(const WeightArgs&, int64_t, int64_t);
 void silu(const ElementwiseArgs&, int64_t, int64_t);
+void sigmoid(const ElementwiseArgs&, int64_t, int64_t);
 void exp(const ElementwiseArgs&, int64_t, int64_t);
 void log(const ElementwiseArgs&, int64_t, int64_t);
 void tanh(const ElementwiseArgs&, int64_t, int64_t);
@@ -57,6 +58,7 @@ const Kernels& kernels() {
       .sampling_scores = sampling_scores,
       .sampling_weights = sampling_weights,
       .silu = silu,
+      .sigmoid = sigmoid,
       .exp = exp,
       .log = log,
       .tanh = tanh,

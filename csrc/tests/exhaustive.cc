@@ -35,6 +35,7 @@ double gelu_tanh(double x) {
   const double twice_z = 1.5957691216057307117 * (x + 0.044715 * x * x * x);
   return std::isinf(x) && x < 0 ? -0.0 : x / (1.0 + std::exp(-twice_z));
 }
+double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double silu(double x) { return std::isinf(x) && x < 0 ? -0.0 : x / (1.0 + std::exp(-x)); }
 
 constexpr Function kFunctions[] = {
@@ -42,6 +43,7 @@ constexpr Function kFunctions[] = {
     {"log", &Kernels::log, [](double x) { return std::log(x); }},
     {"tanh", &Kernels::tanh, [](double x) { return std::tanh(x); }},
     {"silu", &Kernels::silu, silu},
+    {"sigmoid", &Kernels::sigmoid, sigmoid},
     {"gelu", &Kernels::gelu, gelu},
     {"gelu_tanh", &Kernels::gelu_tanh, gelu_tanh},
 };

@@ -3,7 +3,15 @@
 import pytest
 from cpp_programs import fields, output_of
 
-BOUNDS = {"exp": 1.0, "log": 1.0, "tanh": 1.0, "silu": 2.0, "gelu": 2.0, "gelu_tanh": 2.0}
+BOUNDS = {
+    "exp": 1.0,
+    "log": 1.0,
+    "tanh": 1.0,
+    "silu": 2.0,
+    "sigmoid": 2.0,
+    "gelu": 2.0,
+    "gelu_tanh": 2.0,
+}
 EVERY = pytest.mark.parametrize("function", BOUNDS)
 
 

@@ -44,11 +44,47 @@ def _row_cases():
                 yield f"sample {kind} {n}", ops.sample(shifted, temperature=0.8, **draws)
 
 
+def _long_row_cases():
+    """One row whose shards and blocks several threads share."""
+    n = 20011
+    for kind in ("magnitudes", "ties"):
+        x = draw_values(kind, n, (1, n)).clamp(-60, 60)
+        yield f"softmax {kind} {n}", ops.softmax(x)
+        yield f"log_softmax {kind} {n}", ops.log_softmax(x)
+        yield f"argmax {kind} {n}", ops.argmax(x)
+        for k in (5, 500):
+            for name, y in zip(("values", "indices"), ops.topk(x, k), strict=True):
+                yield f"topk {name} {k} {kind} {n}", y
+        key = torch.tensor([3])
+        for settings in ({}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.01}):
+            tokens = [
+                ops.sample(
+                    x, temperature=0.8, seed=seed, sequence_keys=key, positions=key, **settings
+                )
+                for seed in range(20)
+            ]
+            yield f"sample {settings} {kind} {n}", torch.cat(tokens)
+
+
+def _expert_cases():
+    x = draw_values("magnitudes", 1, (9, 70))
+    weights, indices = ops.route(x[:, :6].clamp(-3, 3), 3, renormalize=True)
+    yield "route weights", weights
+    yield "route indices", indices
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        gate_up = draw_values("magnitudes", 2, (6, 74, 70), dtype)
+        down = draw_values("magnitudes", 3, (6, 70, 37), dtype)
+        y = ops.experts(x, gate_up, down, indices, weights, activation="silu")
+        yield f"experts {dtype}", y
+
+
 def _elementwise_cases():
     patterns = torch.arange(-(2**31), 2**31, 65521, dtype=torch.int64).to(torch.int32)
     x = torch.cat([patterns.view(torch.float32), torch.linspace(-130, 130, 20011)])
-    for name in ("exp", "log", "tanh", "silu", "gelu", "gelu_tanh"):
+    for name in ("exp", "log", "tanh", "silu", "sigmoid", "gelu", "gelu_tanh"):
         yield name, getattr(cpu, name)(x)
+    for name in ("silu_mul", "gelu_mul", "gelu_tanh_mul"):
+        yield name, getattr(ops, name)(x, x.flip(0))
 
 
 def _rotary_cases():
@@ -86,7 +122,15 @@ def _attention_cases():
 def digests() -> dict[str, str]:
     """Digest of every case's bits."""
     found = {}
-    for cases in (_linear_cases, _row_cases, _elementwise_cases, _rotary_cases, _attention_cases):
+    for cases in (
+        _linear_cases,
+        _row_cases,
+        _long_row_cases,
+        _expert_cases,
+        _elementwise_cases,
+        _rotary_cases,
+        _attention_cases,
+    ):
         for name, y in cases():
             found[name] = hashlib.blake2b(bits(y).numpy().tobytes(), digest_size=8).hexdigest()
     return found

@@ -23,9 +23,22 @@ def flushes():
 
 
 OPERATIONS = {
+    "silu_mul": lambda: ops.silu_mul(TINY, torch.ones(3)),
+    "route": lambda: ops.route(torch.tensor([0.0, -100.0, -90.0]), 3, renormalize=True)[0],
+    "topk": lambda: ops.topk(TINY, 3)[1],
+    "argmax": lambda: ops.argmax(TINY.flip(0)),
+    "experts": lambda: ops.experts(
+        TINY[None],
+        torch.eye(3).repeat(2, 1)[None],
+        torch.eye(3)[None],
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.ones(1, 1),
+        activation="silu",
+    ),
     "linear": lambda: ops.linear(TINY[None], torch.eye(3) * 0.5),
     "dot": lambda: ops.dot(TINY, torch.ones(3)),
     "silu": lambda: ops.silu(TINY),
+    "sigmoid": lambda: ops.sigmoid(torch.tensor([-90.0, -100.0])),
     "tanh": lambda: ops.tanh(TINY),
     "gelu": lambda: ops.gelu(TINY),
     "gelu_tanh": lambda: ops.gelu_tanh(TINY),

@@ -12,7 +12,7 @@ from layercast.testing import assert_bitwise_equal, poisoned_empty
 from layercast.testing.strategies import draw_values, edge_sizes, seeds
 
 INFINITY = float("inf")
-FUNCTIONS = ["exp", "log", "tanh", "silu", "gelu", "gelu_tanh"]
+FUNCTIONS = ["exp", "log", "tanh", "silu", "sigmoid", "gelu", "gelu_tanh"]
 SPECIALS = [0.0, -0.0, INFINITY, -INFINITY, float("nan"), 1.0, -1.0, 1e-45, -1e-45, 3.4e38, -3.4e38]
 
 
@@ -57,6 +57,7 @@ def test_an_element_does_not_see_its_neighbours(name):
         ("tanh", [0.0, -0.0, INFINITY, -INFINITY, 20.0], [0.0, -0.0, 1.0, -1.0, 1.0]),
         ("tanh", [1e-45, -1e-40], [1e-45, -1e-40]),
         ("silu", [0.0, -0.0, INFINITY, -INFINITY, 100.0], [0.0, -0.0, INFINITY, -0.0, 100.0]),
+        ("sigmoid", [0.0, -0.0, INFINITY, -INFINITY, 20.0, -120.0], [0.5, 0.5, 1.0, 0.0, 1.0, 0.0]),
         ("gelu", [0.0, -0.0, INFINITY, -INFINITY, 100.0], [0.0, -0.0, INFINITY, -0.0, 100.0]),
         ("gelu_tanh", [0.0, -0.0, INFINITY, -INFINITY, 1e38], [0.0, -0.0, INFINITY, -0.0, 1e38]),
     ],

@@ -58,11 +58,102 @@ def test_rows(rows, n, kind, seed):
         assert_bitwise_equal(actual, getattr(reference, name)(*arguments), what=name)
 
 
+@settings(FUZZ, max_examples=100)
+@given(
+    rows=st.integers(1, 3),
+    n=st.integers(1, 60_000),
+    k=st.integers(0, 300),
+    top_p=st.floats(0.01, 1.0),
+    min_p=st.floats(0.0, 1.0),
+    scale=st.sampled_from([0.01, 1.0, 20.0]),
+    kind=kinds(),
+    seed=seeds(),
+    threads=st.integers(1, 4),
+)
+def test_long_rows(rows, n, k, top_p, min_p, scale, kind, seed, threads):
+    x = draw_values(kind, seed, (rows, n))
+    scores = draw_values("magnitudes", seed, (rows, n)).clamp(-1, 1) * scale
+    keys, k = torch.arange(rows) + seed, min(k, n)
+    draws = (scores, 0.7, seed, keys, keys)
+    calls = [
+        ("softmax", (x,)),
+        ("log_softmax", (x,)),
+        ("argmax", (x,)),
+        ("topk", (x, k)),
+        ("sample", (*draws, n, round(top_p * 2**32), 0)),
+        ("sample", (*draws, max(k, 1), round(top_p * 2**32), 0)),
+        ("sample", (*draws, n, 2**32, round(min_p * 2**32))),
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name, arguments in calls:
+            with poisoned_empty():
+                actual = getattr(cpu, name)(*arguments)
+            expected = getattr(reference, name)(*arguments)
+            both = zip(actual, expected, strict=True) if name == "topk" else [(actual, expected)]
+            for a, b in both:
+                assert_bitwise_equal(a, b, what=name)
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(FUZZ, max_examples=200)
+@given(
+    T=st.integers(0, 8),
+    E=st.integers(1, 40),
+    H=st.integers(1, 150),
+    I=st.integers(1, 90),
+    top_k=st.integers(1, 40),
+    renormalize=st.booleans(),
+    activation=st.sampled_from(["silu", "gelu", "gelu_tanh"]),
+    kind=kinds(),
+    seed=seeds(),
+    dtype=storage_dtypes(),
+    threads=st.integers(1, 3),
+)
+def test_experts(T, E, H, I, top_k, renormalize, activation, kind, seed, dtype, threads):  # noqa: E741
+    x, logits = draw_values(kind, seed, (T, H)), draw_values(kind, seed + 1, (T, E))
+    logits = logits if kind == "bits" else logits.clamp(-20, 20)
+    top_k = min(top_k, E)
+    gate_up = draw_values(kind, seed + 2, (E, 2 * I, H), dtype)
+    down = draw_values(kind, seed + 3, (E, H, I), dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with poisoned_empty():
+            weights, indices = cpu.route(logits, top_k, renormalize)
+            actual = cpu.experts(x, gate_up, down, indices, weights, activation)
+    finally:
+        torch.set_num_threads(before)
+    expected = reference.route(logits, top_k, renormalize)
+    assert_bitwise_equal(weights, expected[0])
+    assert_bitwise_equal(indices, expected[1])
+    assert_bitwise_equal(actual, reference.experts(x, gate_up, down, indices, weights, activation))
+
+
+@FUZZ
+@given(
+    rows=st.integers(0, 5),
+    n=st.integers(1, 700),
+    cut=st.integers(0, 5),
+    kind=kinds(),
+    seed=seeds(),
+)
+def test_gated(rows, n, cut, kind, seed):
+    fused = draw_values(kind, seed, (rows, 2 * n + cut))
+    gate, up = fused[:, :n], fused[:, n + cut :]
+    for name in ("silu_mul", "gelu_mul", "gelu_tanh_mul"):
+        with poisoned_empty():
+            actual = getattr(cpu, name)(gate, up)
+        assert_bitwise_equal(actual, getattr(reference, name)(gate, up), what=name)
+
+
 @FUZZ
 @given(n=st.integers(0, 5000), kind=kinds(), seed=seeds())
 def test_elementwise(n, kind, seed):
     x = draw_values(kind, seed, (n,))
-    for name in ("exp", "log", "tanh", "silu", "gelu", "gelu_tanh"):
+    for name in ("exp", "log", "tanh", "silu", "sigmoid", "gelu", "gelu_tanh"):
         assert_bitwise_equal(getattr(cpu, name)(x), getattr(reference, name)(x), what=name)
 
 

@@ -57,6 +57,7 @@ CALLS = {
             min_p=min_p,
         ),
     ),
+    "sigmoid": ((X,), lambda x: ops.sigmoid(x)),
     "silu": ((X,), lambda x: ops.silu(x)),
     "silu_mul": ((X, X.flip(0)), lambda g, u: ops.silu_mul(g, u)),
     "gelu_mul": ((X, X.flip(0)), lambda g, u: ops.gelu_mul(g, u)),

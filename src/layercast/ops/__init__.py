@@ -6,7 +6,7 @@ neighbours, the padding, the number of threads or the instruction set does a bit
 """
 
 from layercast.kernels.cpu.isa import available_isas, isa
-from layercast.ops.activation import gelu, gelu_tanh, silu, tanh
+from layercast.ops.activation import gelu, gelu_tanh, sigmoid, silu, tanh
 from layercast.ops.attention import attention
 from layercast.ops.embedding import embedding
 from layercast.ops.experts import experts, route
@@ -41,6 +41,7 @@ __all__ = [
     "route",
     "sample",
     "sequence_key",
+    "sigmoid",
     "silu",
     "silu_mul",
     "softmax",

@@ -69,10 +69,11 @@ def _check_experts(
             f"experts: `x` must have the {H} features of `down` {(E, H, I)} as its last axis, got "
             f"{tuple(x.shape)}. Weights are (experts, out_features, in_features)."
         )
-    if indices.shape[:-1] != x.shape[:-1] or indices.dim() != x.dim():
+    leading = x.shape[:-1]
+    if indices.dim() != x.dim() or indices.shape[:-1] != leading or indices.shape[-1] == 0:
         raise ShapeError(
-            f"experts: `indices` must have shape {(*x.shape[:-1], 'top_k')} to fit `x`, got "
-            f"{tuple(indices.shape)}. One row of experts per token."
+            f"experts: `indices` must have shape {(*leading, 'top_k')}, top_k >= 1, to fit `x`, "
+            f"got {tuple(indices.shape)}. One row of experts per token."
         )
     if weights.shape != indices.shape:
         raise ShapeError(

@@ -16,8 +16,8 @@ _Gated = Callable[[Tensor, Tensor | None], Tensor]
 
 def _check(function: str, gate: Tensor, up: Tensor | None) -> None:
     require_float32(function, "gate", gate)
+    require_last_axis(function, "gate", gate)
     if up is None:
-        require_last_axis(function, "gate", gate)
         if gate.shape[-1] % 2:
             raise ShapeError(
                 f"{function}: `gate` must have an even last axis where `up` is None, got "
@@ -69,7 +69,7 @@ def silu_mul(gate: Tensor, up: Tensor | None = None) -> Tensor:
 
     Raises:
         DtypeError: `gate` or `up` is not float32.
-        ShapeError: The shapes differ, or a fused last axis is odd.
+        ShapeError: The shapes differ, `gate` is a scalar, or a fused last axis is odd.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
 
     References:
@@ -92,7 +92,7 @@ def gelu_mul(gate: Tensor, up: Tensor | None = None) -> Tensor:
 
     Raises:
         DtypeError: `gate` or `up` is not float32.
-        ShapeError: The shapes differ, or a fused last axis is odd.
+        ShapeError: The shapes differ, `gate` is a scalar, or a fused last axis is odd.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
 
     References:
@@ -115,7 +115,7 @@ def gelu_tanh_mul(gate: Tensor, up: Tensor | None = None) -> Tensor:
 
     Raises:
         DtypeError: `gate` or `up` is not float32.
-        ShapeError: The shapes differ, or a fused last axis is odd.
+        ShapeError: The shapes differ, `gate` is a scalar, or a fused last axis is odd.
         UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
 
     References:

@@ -75,23 +75,27 @@ def _table_fake(
 
 
 def _check_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
-    for name, x in (("q", q), ("k", k)):
-        require_float32("rotary", name, x)
-        require_dims("rotary", name, x, 4, "(B, H, T, D)")
-    for name, table in (("cos", cos), ("sin", sin)):
-        require_float32("rotary", name, table)
-        require_dims("rotary", name, table, 3, "(B, T, R)")
-    if k.shape[0] != q.shape[0] or k.shape[2:] != q.shape[2:]:
+    require_float32("rotary", "q", q)
+    require_float32("rotary", "k", k)
+    require_float32("rotary", "cos", cos)
+    require_float32("rotary", "sin", sin)
+    q_shape, k_shape, table = q.shape, k.shape, cos.shape
+    if not len(q_shape) == len(k_shape) == 4:
+        require_dims("rotary", "q", q, 4, "(B, H, T, D)")
+        require_dims("rotary", "k", k, 4, "(B, H, T, D)")
+    if len(table) != 3:
+        require_dims("rotary", "cos", cos, 3, "(B, T, R)")
+    B, _, T, D = q_shape
+    if k_shape[0] != B or k_shape[2] != T or k_shape[3] != D:
         raise ShapeError(
-            f"rotary: `k` must agree with `q` {tuple(q.shape)} in all but the heads, got "
-            f"{tuple(k.shape)}. Both are (B, heads, T, D)."
+            f"rotary: `k` must agree with `q` {tuple(q_shape)} in all but the heads, got "
+            f"{tuple(k_shape)}. Both are (B, heads, T, D)."
         )
-    B, _, T, D = q.shape
-    R = cos.shape[-1]
-    if cos.shape != sin.shape or cos.shape[:2] != (B, T) or R > D or R % 2:
+    R = table[2]
+    if sin.shape != table or table[0] != B or table[1] != T or R > D or R % 2:
         raise ShapeError(
             f"rotary: `cos` and `sin` must have shape ({B}, {T}, R) with R even and at most {D}, "
-            f"got {tuple(cos.shape)} and {tuple(sin.shape)}. Expand the tables over the batch."
+            f"got {tuple(table)} and {tuple(sin.shape)}. Expand the tables over the batch."
         )
 
 

@@ -1,6 +1,6 @@
 """Kernels in C++, for x86-64 and AArch64. Arguments are checked by `layercast.ops`, not here."""
 
-from layercast.kernels.cpu.activation import exp, gelu, gelu_tanh, log, silu, tanh
+from layercast.kernels.cpu.activation import exp, gelu, gelu_tanh, log, sigmoid, silu, tanh
 from layercast.kernels.cpu.attention import attention
 from layercast.kernels.cpu.embedding import embedding
 from layercast.kernels.cpu.experts import experts, route
@@ -35,6 +35,7 @@ __all__ = [
     "rotary_table",
     "route",
     "sample",
+    "sigmoid",
     "silu",
     "silu_mul",
     "softmax",

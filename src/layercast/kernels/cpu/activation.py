@@ -37,6 +37,11 @@ def silu(x: Tensor) -> Tensor:
     return _apply(csrc.silu, x)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """See `layercast.ops.sigmoid`."""
+    return _apply(csrc.sigmoid, x)
+
+
 def gelu(x: Tensor) -> Tensor:
     """See `layercast.ops.gelu`."""
     return _apply(csrc.gelu, x)

@@ -24,7 +24,7 @@ def _apply(kernel: Callable[..., None], gate: Tensor, up: Tensor | None) -> Tens
     else:
         up, ld_up = as_rows(up)
         n, up_address = up.shape[-1], up.data_ptr()
-        y = gate.new_empty(gate.shape)
+        y = torch.empty_like(gate, memory_format=torch.contiguous_format)
     rows = y.numel() // n if n else 0
     kernel(gate_address, ld_gate, up_address, ld_up, y.data_ptr(), rows, n, torch.get_num_threads())
     return y

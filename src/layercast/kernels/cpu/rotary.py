@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from layercast.kernels.cpu.isa import csrc
-from layercast.kernels.cpu.tensors import with_unit_stride
 
 
 @lru_cache(maxsize=64)
@@ -43,14 +42,30 @@ def rotary_table(
 
 def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """See `layercast.ops.rotary`."""
-    q, k = with_unit_stride(q), with_unit_stride(k)
     cos, sin = cos.contiguous(), sin.contiguous()
+    q_strides, k_strides = q.stride(), k.stride()
+    if q_strides[3] != 1:
+        q = q.contiguous()
+        q_strides = q.stride()
+    if k_strides[3] != 1:
+        k = k.contiguous()
+        k_strides = k.stride()
     B, Hq, T, D = q.shape
-    Hkv = k.shape[1]
-    rotated_q, rotated_k = q.new_empty((B, Hq, T, D)), k.new_empty((B, Hkv, T, D))
+    rotated_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+    rotated_k = torch.empty_like(k, memory_format=torch.contiguous_format)
     csrc.rotary(
-        (q.data_ptr(), rotated_q.data_ptr(), Hq, *q.stride()[:3]),
-        (k.data_ptr(), rotated_k.data_ptr(), Hkv, *k.stride()[:3]),
+        q.data_ptr(),
+        rotated_q.data_ptr(),
+        Hq,
+        q_strides[0],
+        q_strides[1],
+        q_strides[2],
+        k.data_ptr(),
+        rotated_k.data_ptr(),
+        k.shape[1],
+        k_strides[0],
+        k_strides[1],
+        k_strides[2],
         cos.data_ptr(),
         sin.data_ptr(),
         B,

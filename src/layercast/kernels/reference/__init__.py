@@ -5,7 +5,7 @@ A backend is correct when its bits equal these. Vectorised over outputs only: wh
 the contract is a loop here.
 """
 
-from layercast.kernels.reference.activation import exp, gelu, gelu_tanh, log, silu, tanh
+from layercast.kernels.reference.activation import exp, gelu, gelu_tanh, log, sigmoid, silu, tanh
 from layercast.kernels.reference.attention import attention
 from layercast.kernels.reference.embedding import embedding
 from layercast.kernels.reference.experts import experts, route
@@ -40,6 +40,7 @@ __all__ = [
     "rotary_table",
     "route",
     "sample",
+    "sigmoid",
     "silu",
     "silu_mul",
     "softmax",

@@ -29,6 +29,11 @@ def silu(x: Tensor) -> Tensor:
     return to_tensor(canonical(contract.silu(upcast(x))))
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """See `layercast.ops.sigmoid`."""
+    return to_tensor(canonical(contract.sigmoid(upcast(x))))
+
+
 def gelu(x: Tensor) -> Tensor:
     """See `layercast.ops.gelu`."""
     return to_tensor(canonical(contract.gelu(upcast(x))))

@@ -165,20 +165,20 @@ def tanh(x: Float32) -> Float32:
         return np.where(np.isnan(x), x, np.copysign(np.where(magnitude <= ONE, near, far), x))
 
 
-def _weigh_by_sigmoid(x: Float32, e: SplitExp) -> Float32:
-    """Return x / (1 + e) for x >= 0, x e / (1 + e) for x < 0; the power of two of e comes last."""
+def _weigh_by_sigmoid(value: Float32, x: Float32, e: SplitExp) -> Float32:
+    """Value / (1 + e) for x >= 0, value e / (1 + e) below; the power of two of e comes last."""
     significand, low, exponent = e
     power = _scale_by_power(significand, exponent)
     denominator = ONE + power
     denominator_low = power - (denominator - ONE)
-    numerator = x * significand
-    numerator_low = fma(x, significand, -numerator) + x * low
+    numerator = value * significand
+    numerator_low = fma(value, significand, -numerator) + value * low
     quotient = numerator / denominator
     remainder = fma(-quotient, denominator, numerator) + (
         numerator_low - quotient * denominator_low
     )
     negative = _scale_by_power(quotient + remainder / denominator, exponent)
-    return np.where(x < 0, negative, x / denominator)
+    return np.where(x < 0, negative, value / denominator)
 
 
 def silu(x: Float32) -> Float32:
@@ -187,7 +187,15 @@ def silu(x: Float32) -> Float32:
         clamped = np.where(x < -SILU_LIMIT, -SILU_LIMIT, x)
         magnitude = np.abs(clamped)
         magnitude = np.where(magnitude > SILU_LIMIT, SILU_LIMIT, magnitude)
-        return _weigh_by_sigmoid(clamped, _split_exp(-magnitude))
+        return _weigh_by_sigmoid(clamped, clamped, _split_exp(-magnitude))
+
+
+def sigmoid(x: Float32) -> Float32:
+    """Logistic function `1 / (1 + e**-x)`, by e**-|x|."""
+    with np.errstate(all="ignore"):
+        magnitude: Float32 = np.abs(x)
+        magnitude = np.where(magnitude > SILU_LIMIT, SILU_LIMIT, magnitude)
+        return _weigh_by_sigmoid(np.ones_like(x), x, _split_exp(-magnitude))
 
 
 def _two_sum(a: Any, b: Float32) -> tuple[Float32, Float32]:
@@ -255,5 +263,5 @@ def gelu_tanh(x: Float32) -> Float32:
         factor_low = factor_low + (cubic_low + LINEAR_LOW)
         twice_z, twice_z_low = _two_product(t, factor)
         return _weigh_by_sigmoid(
-            clamped, _split_exp_of_negative(twice_z, twice_z_low + t * factor_low)
+            clamped, clamped, _split_exp_of_negative(twice_z, twice_z_low + t * factor_low)
         )

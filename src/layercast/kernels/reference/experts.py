@@ -37,12 +37,10 @@ def experts(
     x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, activation: str
 ) -> Tensor:
     """See `layercast.ops.experts`."""
-    hidden = x.shape[-1]
-    rows = upcast(x).reshape(-1, hidden)
-    chosen, shares = (
-        integers(indices).reshape(len(rows), -1),
-        upcast(weights).reshape(len(rows), -1),
-    )
+    top_k = indices.shape[-1]
+    rows = upcast(x).reshape(indices.numel() // top_k, x.shape[-1])
+    chosen = integers(indices).reshape(-1, top_k)
+    shares = upcast(weights).reshape(-1, top_k)
     y = np.zeros_like(rows)
     for t, row in enumerate(rows):
         for j in np.argsort(chosen[t], kind="stable"):
