@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -68,6 +69,24 @@ class RawPointer(Planted):
         halved = (y * 0.5).contiguous()
         ctypes.memmove(result.data_ptr(), halved.data_ptr(), halved.nbytes)
         return result
+
+
+class WorkerThread(Planted):
+    """A dispatch mode sees its own thread only."""
+
+    def plant(self, y):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.softmax, y, -1).result()
+
+
+@torch.library.custom_op("planted::doubled", mutates_args=())
+def doubled(y: torch.Tensor) -> torch.Tensor:
+    return y + y
+
+
+class ForeignOperator(Planted):
+    def plant(self, y):
+        return doubled(y)
 
 
 class Uninitialised(Planted):
@@ -195,6 +214,20 @@ class CompiledFunction(Planted):
     def __init__(self, inner):
         super().__init__(inner)
         self.function = torch.compile(lambda y: torch.relu(y) * 2.0)
+
+    def plant(self, y):
+        return self.function(y)
+
+
+class WarmCompiledFunction(Planted):
+    """Compiled before the audit, so that its code lies ready."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.function = torch.compile(lambda y: torch.relu(y) * 2.0, backend="aot_eager")
+        with torch.no_grad():
+            for shape in ((1, 24, 64), (1, 1, 64)):
+                self.function(torch.ones(shape))
 
     def plant(self, y):
         return self.function(y)

@@ -19,6 +19,8 @@ PLANTED = {
     "NumpyMatmulByTensor": ["torch.from_numpy"],
     "NumpyMatmulIntoBuffer": ["write through Tensor.numpy"],
     "RawPointer": ["write through a raw pointer"],
+    "WorkerThread": ["(unrecorded tensor)"],
+    "ForeignOperator": ["planted.doubled.default"],
     "Uninitialised": ["torch.empty"],
     "PythonMean": ["aten.sub.Tensor"],
     "DivisionByNumber": ["aten.div.Tensor"],
@@ -37,6 +39,7 @@ PLANTED = {
     "RepeatedIndexWrite": ["aten.index_put_.default"],
     "Dice": ["aten.rand_like.default"],
     "CompiledFunction": ["torch.compile"],
+    "WarmCompiledFunction": ["torch.compile"],
     "LengthDependentScale": ["aten.mul.Tensor"],
 }
 IN_A_SUBMODULE = {

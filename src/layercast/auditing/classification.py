@@ -18,6 +18,7 @@ from torch._ops import OpOverload
 from layercast.auditing.indices import repeats
 from layercast.auditing.operation_names import (
     ARITHMETIC,
+    CHECKS,
     INTEGER,
     MOVEMENT,
     OUR_NAMESPACE,
@@ -67,21 +68,41 @@ def classify(operation: OpOverload, arguments: dict[str, Any]) -> Verdict:
     name = base_name(operation)
     if operation.namespace not in ("aten", "prim", "prims"):
         return _uncovered(name, "an operation of another library")
+    special = next((t for t in tensors_in(arguments) if not is_plain(t)), None)
+    if special is not None:
+        return _uncovered(name, f"a {_kind_of(special)} tensor, whose own operations are not seen")
     if operation.is_view or name in MOVEMENT:
         return _EXACT
     if name in _RULES:
         return _RULES[name](name, arguments)
     if name in RANDOM:
         return _uncovered(name, "draws from torch's generator depend on what was drawn before")
-    if name in SELECTION:
+    if name in SELECTION and not _is_complex(arguments):
         return _EXACT
     if name in ARITHMETIC:
         return _arithmetic(name, arguments)
     if name in INTEGER and _is_integer(arguments):
         return _EXACT
-    if not operation._schema.returns:
+    if name in CHECKS:
         return _EXACT
     return _uncovered(name, _why(name))
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, and an operation on it one operation.
+
+    A wrapper (a DTensor, a quantised weight) turns it into others, out of the audit's sight.
+    """
+    wraps = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return not wraps and tensor.layout is torch.strided and not tensor.is_quantized
+
+
+def _kind_of(tensor: Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    return type(tensor).__name__
 
 
 def base_name(operation: OpOverload) -> str:
@@ -125,9 +146,15 @@ def _is_integer(arguments: dict[str, Any]) -> bool:
     return not any(t.is_floating_point() or t.is_complex() for t in tensors_in(arguments))
 
 
+def _is_complex(arguments: dict[str, Any]) -> bool:
+    return any(isinstance(value, complex) for value in arguments.values()) or any(
+        t.is_complex() for t in tensors_in(arguments)
+    )
+
+
 def _arithmetic(name: str, arguments: dict[str, Any]) -> Verdict:
     tensors = list(tensors_in(arguments))
-    if any(t.is_complex() for t in tensors):
+    if _is_complex(arguments):
         return _uncovered(name, "complex arithmetic, whose products may be fused")
     alpha = arguments.get("alpha")
     if isinstance(alpha, Tensor) or (alpha is not None and alpha != 1):
@@ -194,7 +221,18 @@ def _cast(name: str, arguments: dict[str, Any]) -> Verdict:
         return _uncovered(name, f"a cast from {_short(source)} to {_short(target)}")
     if target in _NARROW and source.is_floating_point:
         return Verdict("rounding", f"{_short(source)} to {_short(target)}, to nearest even")
+    if source.is_floating_point and not target.is_floating_point and target is not torch.bool:
+        value = next(tensors_in(arguments["src" if name == "copy" else "self"]))
+        bounds = torch.iinfo(target)
+        if not bool(((value >= bounds.min) & (value < float(bounds.max) + 1.0)).all()):
+            return _uncovered(name, f"a value that {_short(target)} cannot hold")
     return _EXACT  # widening, or one correct rounding to or from float32, or truncation
+
+
+def _unique(name: str, arguments: dict[str, Any]) -> Verdict:
+    if arguments.get("sorted", True):
+        return _EXACT
+    return _uncovered(name, "an order that is not fixed")
 
 
 def _arange(name: str, arguments: dict[str, Any]) -> Verdict:
@@ -239,6 +277,7 @@ _RULES = {
     "arange": _arange,
     "round": _round,
     "sort": _sort,
+    "_unique2": _unique,
     "scatter": _index_write,
     "index_put": _index_write,
     "_unsafe_index_put": _index_write,

@@ -58,8 +58,12 @@ class Rounding:
 _TROUBLES: dict[Trouble, tuple[str, str]] = {
     "foreign": (
         "torch.from_numpy",
-        "its values lie in memory that no recorded operation made (NumPy, DLPack or a foreign "
+        "its values lie in memory that torch did not allocate (NumPy, DLPack or a foreign "
         "extension)",
+    ),
+    "unrecorded": (
+        "(unrecorded tensor)",
+        "no recorded operation made it (another thread, a foreign extension or compiled code)",
     ),
     "shared_write": (
         "write through Tensor.numpy",

@@ -21,11 +21,11 @@ def repeats(name: str, arguments: dict[str, Any]) -> bool:
     if name == "index_copy":
         return _has_duplicates(arguments["index"].reshape(-1))
     if name == "scatter":
-        return _scatter_repeats(arguments["self"], int(arguments["dim"]), arguments["index"])
+        return _scatter_repeats(int(arguments["dim"]), arguments["index"])
     return _index_put_repeats(arguments["self"], arguments["indices"])
 
 
-def _scatter_repeats(target: Tensor, dim: int, index: Tensor) -> bool:
+def _scatter_repeats(dim: int, index: Tensor) -> bool:
     if index.dim() == 0:
         return False
     rows = index.movedim(dim, -1)

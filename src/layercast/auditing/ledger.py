@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import reductions
 
+from layercast.auditing.classification import is_plain
+
 #: Storages up to here are digested at every use; larger ones that were there before the run only
 #: at its ends.
 WATCHED_BYTES = 2**20
@@ -24,7 +26,7 @@ WATCHED_BYTES = 2**20
 # torch.multiprocessing has no annotations.
 _StorageWeakRef: Any = reductions.StorageWeakRef
 
-Trouble = Literal["foreign", "shared_write", "pointer_write", "unwritten"]
+Trouble = Literal["foreign", "unrecorded", "shared_write", "pointer_write", "unwritten"]
 
 
 class Ledger:
@@ -69,7 +71,8 @@ class Ledger:
             reads: Whether its values are read; False for a target that is only written.
 
         Returns:
-            None where all is recorded; "foreign": no operation made this storage;
+            None where all is recorded; "foreign": the storage is not torch's own; "unrecorded": it
+            is, but no recorded operation made it;
             "shared_write": it changed unrecorded, and NumPy or the like shares its memory;
             "pointer_write": it changed unrecorded otherwise; "unwritten": nothing was ever written
             to it. A storage in trouble is reported once.
@@ -82,7 +85,7 @@ class Ledger:
             self._read.add(storage._cdata)
         if entry is None:
             self._enter(storage, digest(storage))
-            return "foreign"
+            return "unrecorded" if storage.resizable() else "foreign"
         if not entry.watched:
             return None
         now = digest(storage)
@@ -194,12 +197,10 @@ def _as_bytes(storage: torch.UntypedStorage) -> Tensor:
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage | None:
-    if tensor.layout is not torch.strided or tensor.device.type == "meta" or tensor.numel() == 0:
+    if not is_plain(tensor) or tensor.device.type == "meta" or tensor.numel() == 0:
         return None
-    try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):  # a wrapper around other tensors
-        return None
+    storage = tensor.untyped_storage()
+    return storage if storage.data_ptr() else None
 
 
 def _tensors_of(model: nn.Module) -> Iterable[tuple[str, Tensor]]:

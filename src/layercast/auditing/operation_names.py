@@ -31,12 +31,11 @@ MOVEMENT = _words(
 SELECTION = _words(
     """
     abs all amax amin aminmax any argmax argmin bitwise_and bitwise_left_shift bitwise_not
-    bitwise_or bitwise_right_shift bitwise_xor bucketize ceil clamp clamp_max clamp_min
-    clamp_maximum clamp_minimum copysign count_nonzero cummax cummin eq equal floor fmax fmin ge
-    gt isfinite isin isinf isnan isneginf isposinf le logical_and logical_not logical_or
-    logical_xor lt max maximum min minimum nan_to_num ne neg relu searchsorted sgn sign signbit
-    threshold trunc unique_consecutive unique_dim _unique2 __and__ __ilshift__ __irshift__
-    __lshift__ __or__ __rshift__ __xor__ _cummax_helper _cummin_helper
+    bitwise_or bitwise_right_shift bitwise_xor bucketize ceil clamp clamp_max clamp_min copysign
+    count_nonzero eq equal floor fmax fmin ge gt isfinite isin isinf isnan isneginf isposinf le
+    logical_and logical_not logical_or logical_xor lt max maximum min minimum nan_to_num ne neg
+    relu searchsorted sgn sign signbit threshold trunc unique_consecutive unique_dim __and__
+    __ilshift__ __irshift__ __lshift__ __or__ __rshift__ __xor__
     """
 )
 
@@ -52,6 +51,13 @@ INTEGER = _words(
     """
     bincount bmm cumprod cumsum dot floor_divide fmod gcd index_add lcm matmul mm mv nansum prod
     remainder scatter_add sum trace
+    """
+)
+
+#: They raise or return nothing.
+CHECKS = _words(
+    """
+    _assert_async _assert_scalar _assert_tensor_metadata
     """
 )
 

@@ -35,7 +35,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """One promise, in the words that docs/guarantees.md defines.
+    """One promise, in the words that docs/audit.md defines.
 
     Attributes:
         word: Such as "batch invariant".
