@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 import torch
 from decoding_variants import PROMPTS, STEPS, answers
+from forward_variants import same_bits
 from tiny_models import VOCABULARY, random_tokens
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.continuous_batching.offloading_manager import OffloadingManager
 
+import layercast
 from layercast import ops
 from layercast.errors import (
     BackendError,
@@ -22,6 +25,7 @@ from layercast.errors import (
     UnsupportedError,
     ValueRangeError,
 )
+from layercast.integrations.transformers.functions import contracted_functions
 
 SAMPLE = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "seed": 3}
 # Two of them begin alike, over more than two blocks of 16.
@@ -85,6 +89,15 @@ def expected(layercast_models):
 def test_every_architecture_answers_as_in_generate(layercast_models, every_architecture, options):
     model = layercast_models[every_architecture]
     assert batched(model, PROMPTS[:3], **options) == alone(model, PROMPTS[:3], **options)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_keys_in_16_bits_are_rounded_as_in_generate(checkpoints, layercast_models, architecture):
+    options = layercast.LayerCastConfig(kv_dtype="bfloat16")
+    model = layercast.load(checkpoints[architecture], quantization_config=options)
+    got = batched(model, LONG[:3])
+    assert got == alone(model, LONG[:3])
+    assert got != batched(layercast_models[architecture], LONG[:3])
 
 
 class TestScheduling:
@@ -202,21 +215,14 @@ class TestOptions:
 
     def test_seed_may_be_an_argument_or_the_batching_configs(self, layercast_models):
         model = layercast_models["llama"]
-        options = {**SAMPLE, "max_new_tokens": 8}
-        del options["seed"]
-        config = GenerationConfig(**options, pad_token_id=0)
+        config = GenerationConfig(do_sample=True, temperature=0.7, max_new_tokens=8, pad_token_id=0)
 
-        def tokens(seed=None, **batch):
-            batch = batching(**batch)
-            results = model.generate_batch(PROMPTS[:1], config, batch, seed=seed)
+        def tokens(argument=None, **batch):
+            results = model.generate_batch(PROMPTS[:1], config, batching(**batch), seed=argument)
             return next(iter(results.values())).generated_tokens
 
-        assert (
-            tokens(seed=5)
-            == tokens(**{"seed": 5})
-            == batched(model, PROMPTS[:1], **options, seed=5)[0][0]
-        )
-        assert tokens() == tokens(seed=0) != tokens(seed=5)
+        assert tokens() == tokens(0) == tokens(0, seed=5)  # the argument comes first
+        assert tokens(5) == tokens(seed=5) != tokens()
 
     def test_a_manager_may_be_kept_open(self, layercast_models, expected):
         model = layercast_models["llama"]
@@ -235,6 +241,44 @@ class TestOptions:
         for row in range(3):
             result = found[f"req_{row}"]
             assert (result.generated_tokens, bits(result.logprobs)) == expected["llama"][row]
+
+
+class TestThreads:
+    """Requests are served in a thread of transformers' own."""
+
+    def test_another_thread_may_use_the_model_meanwhile(self, layercast_models):
+        model = layercast_models["gemma2"]  # its own code calls tanh, taken over by thread
+        expected = alone(model, LONG)
+        tokens = torch.tensor([LONG[-1]])
+        logits = model(tokens).logits
+        config = GenerationConfig(max_new_tokens=STEPS, pad_token_id=0)
+        with model.continuous_batching_context_manager(
+            generation_config=config, continuous_batching_config=batching()
+        ) as manager:
+            names = manager.add_requests(LONG)
+            found = {}
+            while len(found) < len(LONG):
+                assert same_bits(model(tokens).logits, logits)
+                result = manager.get_result(timeout=0.01)
+                if result is not None:
+                    found[result.request_id] = (result.generated_tokens, bits(result.logprobs))
+        assert [found[name] for name in names] == expected
+
+    def test_functions_are_taken_over_in_each(self):
+        scores = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
+        found = []
+
+        def other():
+            with contracted_functions(True):
+                found.append(torch.log_softmax(scores, dim=-1))
+
+        with contracted_functions(True):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        assert same_bits(found[0], ops.log_softmax(scores))
+        # The control: stock ones differ.
+        assert not same_bits(torch.log_softmax(scores, dim=-1), found[0])
 
 
 class TestRefusals:

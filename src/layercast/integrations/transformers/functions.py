@@ -7,6 +7,7 @@ A torch function mode hands such calls to `layercast.ops`, without a copy of the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,13 +22,18 @@ from layercast import ops
 _Stock = Callable[..., Any]
 
 
+class _Thread(threading.local):
+    depth = 0  # modes on in this thread: torch keeps them by thread, and two would only cost time
+
+
+_THREAD = _Thread()
+
+
 class ContractedFunctions(TorchFunctionMode):
     """Sends calls of the functions in `TAKEN_OVER` on float32 tensors to our operations.
 
     A call with arguments that the contract does not cover goes where it was meant to go.
     """
-
-    depth = 0  # a mode within a mode would only cost time
 
     def __torch_function__(
         self,
@@ -46,11 +52,11 @@ class ContractedFunctions(TorchFunctionMode):
         return func(*args, **options)
 
     def __enter__(self) -> Any:
-        ContractedFunctions.depth += 1
+        _THREAD.depth += 1
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> Any:
-        ContractedFunctions.depth -= 1
+        _THREAD.depth -= 1
         return super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
 
@@ -63,7 +69,7 @@ def contracted_functions(needed: bool) -> AbstractContextManager[Any]:
     Returns:
         A context manager.
     """
-    return ContractedFunctions() if needed and not ContractedFunctions.depth else nullcontext()
+    return ContractedFunctions() if needed and not _THREAD.depth else nullcontext()
 
 
 def _is_float32(*tensors: Any) -> bool:
