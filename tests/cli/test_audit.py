@@ -13,8 +13,23 @@ from transformers import BloomConfig, LlamaConfig
 
 from layercast import testbed
 
+REMOTE = """
+from transformers import LlamaConfig, LlamaForCausalLM
 
-def _audit(*words: object) -> subprocess.CompletedProcess[str]:
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+
+class MineForCausalLM(LlamaForCausalLM):
+    config_class = MineConfig
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits / 3.0
+        return output
+"""
+
+
+def _audit(*words: object, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from layercast.cli.main import main; main()", "audit"]
     return subprocess.run(
         [*command, *map(str, words)],
@@ -22,7 +37,7 @@ def _audit(*words: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **settings},
     )
 
 
@@ -80,3 +95,27 @@ def test_wrong_decoding_lists_the_right_ones():
     result = _audit("testbed", "--decoding", "nucleus")
     assert result.returncode == 1
     assert "greedy, sample, beam" in result.stderr
+
+
+def test_code_of_the_repository_runs_only_if_asked(tmp_path):
+    document = LlamaConfig(num_hidden_layers=4).to_dict()
+    document |= {
+        "model_type": "mine",
+        "architectures": ["MineForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_mine.MineConfig",
+            "AutoModelForCausalLM": "modeling_mine.MineForCausalLM",
+        },
+    }
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(document))
+    (folder / "modeling_mine.py").write_text(REMOTE)
+    assert "--trust-remote-code" in _audit(folder).stderr
+    modules = str(tmp_path / "modules")
+    result = _audit(folder, "--trust-remote-code", "--json", HF_MODULES_CACHE=modules)
+    assert result.returncode == 3, result.stderr
+    findings = json.loads(result.stdout)["uncovered"]
+    (division,) = (entry for entry in findings if entry["operation"] == "aten.div.Tensor")
+    assert division["module"] == "MineForCausalLM"
+    assert "modeling_mine.py:" in division["source"]

@@ -84,6 +84,7 @@ REMEDIES = {
     "_softmax": "layercast.ops.softmax",
     "_log_softmax": "layercast.ops.log_softmax",
     "_safe_softmax": "layercast.ops.softmax",
+    "sigmoid": "layercast.ops.sigmoid",
     "silu": "layercast.ops.silu",
     "gelu": "layercast.ops.gelu, or gelu_tanh",
     "tanh": "layercast.ops.tanh",

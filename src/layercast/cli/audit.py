@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -62,13 +63,14 @@ def audit(
     from layercast.integrations.transformers.shrunken import audit_checkpoint
 
     disable_progress_bar()
-    report = audit_checkpoint(
+    found = audit_checkpoint(
         testbed.path() if model == "testbed" else model,
         generation_config=GenerationConfig(**DECODING[decoding]),
         quantization_config=None if kv_dtype is None else LayerCastConfig(kv_dtype=kv_dtype),
         trust_remote_code=trust_remote_code,
         **({} if revision is None else {"revision": revision}),
     )
+    report = replace(found, model=model)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -68,7 +68,7 @@ def _random_model(config: PreTrainedConfig, name: str, *, trusted: bool) -> Any:
     state = torch.random.get_rng_state()
     try:
         small = shrunken(config)
-        small.validate()
+        getattr(small, "validate", lambda: None)()  # not in every release
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(small, dtype=dtype, trust_remote_code=trusted)
     except Exception as error:  # configuration classes raise what they like
