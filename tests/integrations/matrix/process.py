@@ -40,7 +40,7 @@ def main() -> None:
     result: dict = {"isa": ops.isa(), "digests": {}, "axes": {}, "stock": {}}
     for checkpoint in checkpoints:
         name, folder = checkpoint.split("=", 1)
-        subject = Subject(layercast.load(Path(folder), require="bitwise"), ops.log_softmax)
+        subject = Subject(layercast.load(Path(folder)), ops.log_softmax)
         result["digests"][name] = digest(subject)
         result["axes"][name] = {axis: subject.count(AXES[axis]) for axis in names}
         result["stock"][name] = digest(stock_subject(Path(folder)))

@@ -45,7 +45,7 @@ class ContractedFunctions(TorchFunctionMode):
         """Called by torch for every function."""
         options = kwargs or {}
         ours = TAKEN_OVER.get(func)
-        if ours is not None and _is_float32(*args[:1]):
+        if ours is not None and _is_float32(*args[:1]) and "out" not in options:
             result = ours(*args, **options)
             if result is not None:
                 return result
@@ -85,8 +85,8 @@ def _divide(x: Tensor, divisor: Any, *, rounding_mode: str | None = None) -> Ten
     return x / x.new_full((1,), divisor)
 
 
-def _divide_in_place(x: Tensor, divisor: Any) -> Tensor | None:
-    quotient = _divide(x, divisor)
+def _divide_in_place(x: Tensor, divisor: Any, **options: Any) -> Tensor | None:
+    quotient = _divide(x, divisor, **options)
     return None if quotient is None else x.copy_(quotient)
 
 
@@ -94,16 +94,20 @@ def _is_last(x: Tensor, dim: int | None) -> bool:
     return dim is not None and dim in (-1, x.dim() - 1)
 
 
-def _softmax(
-    x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Tensor | None:
-    return ops.softmax(x) if _is_last(x, dim) and dtype in (None, torch.float32) else None
+def _softmax(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    return ops.softmax(x) if _over_last_in_float32(x, *args, **kwargs) else None
 
 
-def _log_softmax(
-    x: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Tensor | None:
-    return ops.log_softmax(x) if _is_last(x, dim) and dtype in (None, torch.float32) else None
+def _log_softmax(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    return ops.log_softmax(x) if _over_last_in_float32(x, *args, **kwargs) else None
+
+
+def _over_last_in_float32(
+    x: Tensor, dim: int | None = None, *rest: Any, dtype: torch.dtype | None = None, **_: Any
+) -> bool:
+    # After the dimension come a dtype (torch.softmax) or a stack level and a dtype (F.softmax).
+    given = next((r for r in rest if isinstance(r, torch.dtype)), dtype)
+    return _is_last(x, dim) and given in (None, torch.float32)
 
 
 def _silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -140,15 +144,20 @@ def _tanh(x: Tensor) -> Tensor:
     return ops.tanh(x)
 
 
+def _sigmoid(x: Tensor) -> Tensor:
+    return ops.sigmoid(x)
+
+
 TAKEN_OVER: dict[Any, Callable[..., Any]] = {
     torch.tanh: _tanh,
     Tensor.tanh: _tanh,
-    F.tanh: _tanh,
-    Tensor.__truediv__: _divide,
-    Tensor.div: _divide,
+    torch.sigmoid: _sigmoid,
+    Tensor.sigmoid: _sigmoid,
+    Tensor.div: _divide,  # what `x / 3.0` arrives as
+    Tensor.true_divide: _divide,
     torch.div: _divide,
     torch.true_divide: _divide,
-    Tensor.__itruediv__: _divide_in_place,
+    Tensor.div_: _divide_in_place,  # and `x /= 3.0`
     torch.softmax: _softmax,
     Tensor.softmax: _softmax,
     F.softmax: _softmax,
