@@ -31,7 +31,7 @@ SAMPLE = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "seed": 3}
 # Two of them begin alike, over more than two blocks of 16.
 SHARED = random_tokens(40, 9).tolist()
 LONG = [*PROMPTS, [*SHARED, 1, 2, 3], [*SHARED, 4], random_tokens(70, 8).tolist()]
-# The field's name until transformers 5.16.
+# The field has another name in older releases.
 PAGE_SIZE = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
 
 
@@ -212,6 +212,14 @@ class TestOptions:
         n = options.get("num_return_sequences", 1)
         got = [got[i + (j - 1) % n] for i in range(0, len(got), n) for j in range(n)]
         assert got == alone(model, prompts, **options)
+
+    def test_samples_of_a_prompt_of_which_one_token_is_left_to_compute(self, layercast_models):
+        # Alone, or since all others are shared with a prompt before: transformers cannot fork it.
+        model, options = layercast_models["llama"], {**SAMPLE, "num_return_sequences": 2}
+        prompts = [[7], SHARED[:33], [*SHARED[:32], 5]]
+        got = batched(model, prompts, batching(max_requests_per_batch=2), **options)
+        expected = alone(model, prompts, **options)
+        assert got == [expected[i] for i in (1, 0, 3, 2, 5, 4)]
 
     def test_seed_may_be_an_argument_or_the_batching_configs(self, layercast_models):
         model = layercast_models["llama"]

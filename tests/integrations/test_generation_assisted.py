@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from decoding_variants import PROMPTS, STEPS, answers, padded, same
+from transformers import GenerationConfig
 
 from layercast.errors import UnsupportedError
 
@@ -65,7 +66,8 @@ def test_a_stock_assistant_gives_the_same_bits(layercast_models, options, stock_
 
 def test_a_model_drafts_for_itself_what_it_then_draws(layercast_models, options):
     model = layercast_models["llama"]
-    model.generation_config.assistant_confidence_threshold = 0.0
+    own = model.generation_config
+    model.generation_config = GenerationConfig(assistant_confidence_threshold=0.0)
     try:
         (expected,) = answers(model, PROMPTS[:1], **options)
         calls = []
@@ -77,7 +79,7 @@ def test_a_model_drafts_for_itself_what_it_then_draws(layercast_models, options)
         (got,) = answers(model, PROMPTS[:1], **options, assistant_model=model)
         hook.remove()
     finally:
-        del model.generation_config.assistant_confidence_threshold
+        model.generation_config = own
     assert same(got, expected)
     # All drafts accepted: 20, then the rest, each checked in one pass.
     assert [kept for kept in calls if kept and kept > 1] == [21, 3]
@@ -102,6 +104,17 @@ def test_stock_assisted_decoding_gives_other_bits(stock_models):
         return not same(got, expected)
 
     assert any(differs(stock) for stock in stock_models.values())
+
+
+@pytest.mark.parametrize("every", [4, 44])
+def test_ends_among_drafts_end_the_answer(layercast_models, options, every):
+    model = layercast_models["llama"]
+    ends = {"eos_token_id": list(range(0, 130, every))}
+    for prompt in (REPEATING, PROMPTS[1]):
+        (expected,) = answers(model, [prompt], **options, **ends)
+        for drafts in ({"prompt_lookup_num_tokens": 4}, {"assistant_model": model}):
+            (got,) = answers(model, [prompt], **options, **ends, **drafts)
+            assert same(got, expected)
 
 
 def test_scores_are_put_back(model):

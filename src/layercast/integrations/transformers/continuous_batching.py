@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 from transformers.generation.continuous_batching.model_runner import ModelRunner
+from transformers.generation.continuous_batching.scheduler import Scheduler
 
 from layercast import ops
 from layercast.errors import (
@@ -112,14 +113,35 @@ class BatchingManager(ContinuousBatchingManager):  # type: ignore[misc]
 
     def _create_batch_processor(self) -> Any:
         processor = super()._create_batch_processor()
-        runner = processor.model_runner
+        runner, scheduler = processor.model_runner, processor.scheduler
         runner.__class__ = Runner
         runner.chooser = self._chooser
+        if not isinstance(scheduler, SamplesApart):
+            kind = type(scheduler)
+            scheduler.__class__ = type(kind.__name__, (SamplesApart, kind), {})
         return processor
 
     def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
         self.failure = error
         super()._handle_critical_error(error, batch_processor)
+
+
+class SamplesApart(Scheduler):  # type: ignore[misc]
+    """Mixed into a scheduler of transformers: never forks a prompt with one token left to compute.
+
+    Samples of a prompt share its computation but for the last token, which must
+    then be left to each. Where it is the only one, transformers would compute
+    an empty step; the samples become requests of their own instead.
+    """
+
+    def _schedule_request(self, state: Any, request_tokens: list[int], *args: Any) -> None:
+        if state.num_children and len(request_tokens) < 2:
+            number, state.num_children = state.num_children, 0
+            for index in range(number):
+                child = state.create_equivalent_initial_request()
+                child.request_id = f"{state.request_id}__child#{index}"
+                self.add_waiting_request(child)
+        super()._schedule_request(state, request_tokens, *args)
 
 
 class Runner(ModelRunner):  # type: ignore[misc]
@@ -204,17 +226,19 @@ class TokenChooser:
             served[state.request_id] = known if known is not None else self._begin(state)
         self._requests = served  # others have ended, or been put back to wait
         requests = [served[state.request_id] for state in states]
-        tokens = [[*state.initial_tokens, *state.generated_tokens] for state in states]
         scores = logits
         if requests[0].processors:
-            pairs = zip(requests, tokens, logits[:, None], strict=True)
-            rows = [each.processors(torch.tensor([ids]), row) for each, ids, row in pairs]
+            rows = []
+            for each, state, row in zip(requests, states, logits[:, None], strict=True):
+                tokens = torch.tensor([[*state.initial_tokens, *state.generated_tokens]])
+                rows.append(each.processors(tokens, row))
             scores = torch.cat(rows)
         sampling = requests[0].sampling
         if sampling is None:
             return ops.argmax(scores)
         keys = torch.tensor([each.key for each in requests], dtype=torch.int64)
-        return sampling.draw(scores, keys, torch.tensor([len(ids) for ids in tokens]))
+        lengths = [len(state.initial_tokens) + len(state.generated_tokens) for state in states]
+        return sampling.draw(scores, keys, torch.tensor(lengths))
 
     def _begin(self, state: Any) -> _Request:
         # A request put back to wait comes again with its answer so far among its prompt.

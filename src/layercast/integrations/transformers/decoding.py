@@ -185,7 +185,15 @@ class LayerCastDecoding:
         stock: Any = super()
         for_drafts = {"inputs_tensor": inputs_tensor, "tokenizer": kwargs.get("tokenizer")}
         steps = _steps(input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
-        return stock._assisted_decoding(input_ids, **for_drafts, **steps, **kwargs)
+        result = stock._assisted_decoding(input_ids, **for_drafts, **steps, **kwargs)
+        sequences = result if isinstance(result, Tensor) else result.sequences
+        if sequences.shape[1] == input_ids.shape[1]:
+            raise UnsupportedError(
+                "generate: assisted decoding must answer, got no token: older releases of "
+                "transformers take a prompt that ends in an end-of-sequence token for an answer. "
+                "Update transformers, or leave out the assistant."
+            )
+        return result
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:
         stock: Any = super()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +37,7 @@ class PackedBatch:
     queries: list[slice]
     positions: list[int]
     keys: dict[str, list[slice]]
+    _placed: dict[str, list[tuple[slice, slice, Tensor, Tensor]]] = field(default_factory=dict)
 
     def mask(self) -> Tensor:
         """What is passed as attention mask: positions of the queries, and this batch with them.
@@ -77,17 +79,13 @@ class PackedBatch:
         keys, values = self._update(layer, key, value)
         _, Hq, T, D = query.shape
         output = query.new_empty((1, T, Hq, D))
-        rows = zip(self.queries, self.keys[kind], self.positions, strict=True)
-        for new, own, position in rows:
-            # A sliding-window cache holds the last keys only; the last of them is the last query's.
-            end = position + (new.stop - new.start)
-            first = end - (own.stop - own.start)
+        for new, own, query_positions, key_positions in self._sequences(kind):
             output[:, new] = ops.attention(
                 query[:, :, new],
                 keys[:, :, own],
                 values[:, :, own],
-                query_positions=torch.arange(position, end)[None],
-                key_positions=torch.arange(first, end)[None],
+                query_positions=query_positions,
+                key_positions=key_positions,
                 scale=scale,
                 window=window,
                 softcap=softcap,
@@ -99,9 +97,22 @@ class PackedBatch:
         layer: Any = module.layer_idx
         return self._kind(layer)[1]
 
+    def _sequences(self, kind: str) -> list[tuple[slice, slice, Tensor, Tensor]]:
+        """Of each sequence: columns of its queries, rows of its keys, positions of both."""
+        if kind not in self._placed:
+            placed = self._placed[kind] = []
+            rows = zip(self.queries, self.keys[kind], self.positions, strict=True)
+            for new, own, position in rows:
+                # A sliding-window cache returns the last keys only, the queries' own included.
+                end = position + (new.stop - new.start)
+                first = end - (own.stop - own.start)
+                positions = torch.arange(position, end)[None], torch.arange(first, end)[None]
+                placed.append((new, own, *positions))
+        return self._placed[kind]
+
     def _kind(self, layer: int) -> tuple[str, int | None]:
         allocators = getattr(self.cache, "layer_to_allocator", None)
-        if allocators is None:  # until transformers 5.18
+        if allocators is None:  # as in older releases of transformers
             window = self.cache.sliding_windows[layer]
             return (_FULL, None) if window == 1 else (_SLIDING, window)
         kind = allocators[layer].layer_type
@@ -109,7 +120,7 @@ class PackedBatch:
 
     def _update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all sequences, each of shape (1, Hkv, rows, D)."""
-        if "kwargs" in inspect.signature(self.cache.update).parameters:
+        if _takes_options(self.cache.update.__func__):
             unused = dict.fromkeys(self.keys, torch.zeros(0, dtype=torch.int32))
             options = {
                 "cu_seq_lens_k": unused,
@@ -137,7 +148,7 @@ def packed_batch(arguments: dict[str, Any], sequences: int) -> PackedBatch:
         UnsupportedError: Position ids that do not count each sequence's own tokens.
     """
     starts = arguments["cu_seq_lens_k"]
-    if isinstance(starts, Tensor):  # until transformers 5.18, where all layers are of one kind
+    if isinstance(starts, Tensor):  # as in older releases, where all layers are of one kind
         starts = {_FULL: starts, _SLIDING: starts}
     queries = _slices(arguments["cu_seq_lens_q"], sequences)
     ids = arguments["position_ids"][0].tolist()
@@ -160,6 +171,11 @@ def packed_batch(arguments: dict[str, Any], sequences: int) -> PackedBatch:
 def packed_batch_of(mask: Tensor | None) -> PackedBatch | None:
     """The batch that `PackedBatch.mask` went out with, if this is such a mask."""
     return getattr(mask, "layercast_packed", None)
+
+
+@functools.cache
+def _takes_options(update: Any) -> bool:
+    return "kwargs" in inspect.signature(update).parameters
 
 
 def _slices(starts: Tensor, sequences: int) -> list[slice]:
