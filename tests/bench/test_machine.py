@@ -1,5 +1,8 @@
 """Contract under test: what is read of the machine is what its files say."""
 
+import subprocess
+import sys
+
 from layercast.bench import caches, disturbance
 from layercast.bench.disturbance import QUIET_SHARE, CoreSeconds, LoadMeter
 
@@ -60,6 +63,21 @@ def test_a_round_is_disturbed_beyond_the_quiet_share(monkeypatch):
 def test_a_system_that_keeps_no_accounts_disturbs_nothing(monkeypatch):
     meter = _meter(monkeypatch, None, None)
     assert not meter.disturbed()
+
+
+def test_a_childs_work_counts_as_our_own_while_it_lives():
+    program = "sum(i * i for i in range(4_000_000)); print('done', flush=True); input()"
+    before = disturbance.core_seconds()
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "done\n"
+    living = disturbance.core_seconds()
+    child.communicate("\n")
+    ended = disturbance.core_seconds()
+    assert living.own > before.own + 0.05
+    # And once, not twice, when it has ended: what it spent on ending is little.
+    assert living.own <= ended.own < living.own + 0.5 * (living.own - before.own) + 0.1
 
 
 def test_this_process_is_seen_to_work():

@@ -1,5 +1,8 @@
 """Contract under test: every variant runs the same checkpoint, each as it says."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from fakes import FakeClock, fake_case, quiet_workspace
@@ -7,9 +10,11 @@ from fakes import FakeClock, fake_case, quiet_workspace
 from layercast.bench import checkpoint, generation
 from layercast.bench.case import Variant
 from layercast.bench.checkpoint import load_variant, save_random_checkpoint
+from layercast.bench.model import check_logits
+from layercast.bench.model_worker import ModelWorker
 from layercast.bench.published import PublishedLinear
 from layercast.bench.registry import prepare
-from layercast.errors import GuaranteeError, UnsupportedError
+from layercast.errors import EnvironmentSetupError, GuaranteeError, UnsupportedError
 
 TINY = {
     "vocab_size": 97,
@@ -19,18 +24,14 @@ TINY = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
 }
-MODELS = (Variant.LAYERCAST, Variant.STOCK_BF16, Variant.STOCK_FP32, Variant.PUBLISHED)
+MODELS = (Variant.LAYERCAST, Variant.STOCK_BF16, Variant.STOCK_FP32)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_random_checkpoint(tmp_path_factory.mktemp("tiny"), **TINY)
-
-
-@pytest.fixture
-def workspace(monkeypatch):
-    monkeypatch.setattr(checkpoint, "SHAPE", checkpoint.SHAPE | TINY)
-    with quiet_workspace() as workspace, torch.inference_mode():
+def workspace():
+    """A workspace with a tiny checkpoint; its models' processes are started once."""
+    with pytest.MonkeyPatch.context() as patch, quiet_workspace() as workspace:
+        patch.setattr(checkpoint, "SHAPE", checkpoint.SHAPE | TINY)
         yield workspace
 
 
@@ -41,7 +42,7 @@ def _case(operation, rows, **sizes):
 
 
 def test_a_checkpoint_is_the_same_each_time_and_leaves_the_callers_generator_alone(
-    folder, tmp_path
+    workspace, tmp_path
 ):
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -49,11 +50,12 @@ def test_a_checkpoint_is_the_same_each_time_and_leaves_the_callers_generator_alo
     again = save_random_checkpoint(tmp_path / "again", **TINY)
     assert torch.rand(1) == expected
     name = "model.safetensors"
-    assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert (again / name).read_bytes() == (workspace.checkpoint() / name).read_bytes()
 
 
 @torch.inference_mode()
-def test_published_upcasts_whole_weights_and_keeps_16_bit_storage(folder):
+def test_published_upcasts_whole_weights_and_keeps_16_bit_storage(workspace):
+    folder = workspace.checkpoint()
     model = load_variant(folder, Variant.PUBLISHED)
     layer = model.model.layers[0].mlp.down_proj
     assert type(layer) is PublishedLinear
@@ -71,9 +73,9 @@ def test_published_upcasts_whole_weights_and_keeps_16_bit_storage(folder):
     assert (logits - stock).norm() < 0.01 * (bf16 - stock).norm()
 
 
-def test_a_variant_without_a_model_is_refused(folder):
+def test_a_variant_without_a_model_is_refused(workspace):
     with pytest.raises(UnsupportedError, match="fma_peak"):
-        load_variant(folder, Variant.FMA_PEAK)
+        load_variant(workspace.checkpoint(), Variant.FMA_PEAK)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -83,6 +85,7 @@ def test_decode_is_checked_and_takes_turns(workspace, batch):
     assert found["logits_equal_alone_and_in_the_batch"] == 2 * TINY["vocab_size"]
     differences = found["relative_difference_to_stock_fp32"]
     assert differences[Variant.LAYERCAST] < 0.01 * differences[Variant.STOCK_BF16]
+    assert prepared.facts["weight_bytes"] == 2 * prepared.facts["parameters"]
     assert all(prepared.turns[variant]() > 0 for variant in MODELS)
 
 
@@ -92,44 +95,85 @@ def test_prefill_takes_turns(workspace):
     assert all(prepared.turns[variant]() > 0 for variant in MODELS)
 
 
-def test_a_model_whose_logits_depend_on_the_batch_is_refused(workspace, monkeypatch):
-    prepared = prepare(_case("decode", 3, prompt=4, steps=1), workspace)
-    right = generation._last_logits
+def test_a_model_whose_logits_depend_on_the_batch_is_refused(workspace, tmp_path):
+    right = workspace.worker(Variant.LAYERCAST)
 
-    def by_batch(model, prompts):
-        logits = right(model, prompts)
-        return torch.nextafter(logits, logits + 1) if len(prompts) > 1 else logits
+    class ByBatch:
+        """The same model, but a batch moves one logit of its last row by one ulp."""
 
-    monkeypatch.setattr(generation, "_last_logits", by_batch)
+        def ask(self, request, *, only, path, **arguments):
+            right.ask(request, only=only, path=path, **arguments)
+            if only is None:
+                logits = torch.load(path)
+                logits[-1, 5] = torch.nextafter(logits[-1, 5], torch.tensor(float("inf")))
+                torch.save(logits, path)
+
+    path = tmp_path / "logits.pt"
+    assert check_logits({Variant.LAYERCAST: right}, 3, 4, path)
     with pytest.raises(GuaranteeError, match="in a batch"):
-        prepared.check()
+        check_logits({Variant.LAYERCAST: ByBatch()}, 3, 4, path)
+
+
+class ScriptedModel:
+    """A model whose logits come after the seconds told."""
+
+    def __init__(self, clock, *seconds):
+        self._clock, self._seconds = clock, seconds
+
+    def generate(self, prompts, *, logits_processor, generation_config, **_):
+        assert generation_config.max_new_tokens == len(self._seconds)
+        for seconds in self._seconds:
+            self._clock.advance(seconds)
+            logits_processor(prompts, torch.zeros(1, 4))
 
 
 def test_a_decode_sample_is_the_mean_of_the_steps_after_the_first():
     clock = FakeClock()
-
-    class Model:
-        """Prefill takes 50 s, the untimed step 9 s, then steps of 1, 2 and 3 s."""
-
-        def generate(self, prompts, *, logits_processor, generation_config, **_):
-            assert generation_config.max_new_tokens == 5
-            for seconds in (50.0, 9.0, 1.0, 2.0, 3.0):
-                clock.advance(seconds)
-                logits_processor(prompts, torch.zeros(1, 4))
-
-    turn = generation.DecodeTurn(Model(), torch.ones(1, 2), 3, clock, lambda: clock.advance(77.0))
-    assert turn() == 2.0
+    # Prefill takes 50 s, the untimed step 9 s.
+    model = ScriptedModel(clock, 50.0, 9.0, 1.0, 2.0, 3.0)
+    assert generation.decode_seconds(model, torch.ones(1, 2), 3, clock) == 2.0
 
 
-def test_memory_is_that_of_a_process_of_its_own(workspace):
+def test_a_prefill_sample_lasts_to_the_first_logits():
+    clock = FakeClock()
+    assert generation.prefill_seconds(ScriptedModel(clock, 50.0), torch.ones(1, 2), clock) == 50.0
+
+
+def test_memory_and_load_time_are_those_of_a_process_that_has_then_ended(workspace):
     case = fake_case(operation="memory", sizes=(("tokens", 2),), variants=(Variant.LAYERCAST,))
     prepared = prepare(case, workspace)
     assert prepared.turns[Variant.LAYERCAST]() > 0
     found = prepared.after()["memory_bytes"][Variant.LAYERCAST]
+    assert set(found) == {"anonymous_bytes", "file_bytes", "peak_bytes"}
     assert found["peak_bytes"] > 0
-    assert set(found) == {
-        "loaded_anonymous_bytes",
-        "decoded_anonymous_bytes",
-        "decoded_file_bytes",
-        "peak_bytes",
-    }
+
+
+def _children():
+    own = Path(f"/proc/{os.getpid()}/task")
+    return {pid for task in own.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def test_processes_end_with_their_workspace_and_the_checkpoint_goes():
+    before = _children()
+    with pytest.MonkeyPatch.context() as patch, quiet_workspace() as workspace:
+        patch.setattr(checkpoint, "SHAPE", checkpoint.SHAPE | TINY)
+        folder = workspace.checkpoint()
+        workspace.worker(Variant.STOCK_FP32)
+        assert len(_children() - before) == 1
+    assert _children() == before
+    assert not folder.exists()
+
+
+def test_a_process_that_cannot_load_is_a_line_with_its_reason(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EnvironmentSetupError, match="stock_fp32"):
+        ModelWorker(tmp_path, Variant.STOCK_FP32)
+
+
+def test_a_process_that_fails_later_is_a_line_with_its_reason(workspace):
+    worker = ModelWorker(workspace.checkpoint(), Variant.STOCK_FP32)
+    with pytest.raises(EnvironmentSetupError, match="unknown"):
+        worker.ask("unknown")
+    with pytest.raises(EnvironmentSetupError, match="unknown"):
+        worker.ask("memory")
+    worker.close()

@@ -14,7 +14,7 @@ that less cannot be told from their rounding over a short round."""
 
 @dataclass(frozen=True)
 class CoreSeconds:
-    """Core seconds since start: of everything that ran, and of this process and its children."""
+    """Core seconds: of everything that ran, and of this process and its children."""
 
     all: float
     own: float
@@ -30,8 +30,24 @@ def core_seconds() -> CoreSeconds | None:
     ticks = [int(field) for field in line.split()[1:9]]
     busy = sum(ticks) - ticks[3] - ticks[4]
     spent = os.times()
-    own = spent.user + spent.system + spent.children_user + spent.children_system
-    return CoreSeconds(busy / os.sysconf("SC_CLK_TCK"), own)
+    ended = spent.user + spent.system + spent.children_user + spent.children_system
+    per_second = os.sysconf("SC_CLK_TCK")
+    return CoreSeconds(busy / per_second, ended + _children_ticks() / per_second)
+
+
+def _children_ticks() -> int:
+    """Ticks of this process's children that still live (those that ended are in its own times)."""
+    ticks, parent = 0, str(os.getpid())
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in parentheses, may hold anything; after it: state, parent, ..., the
+            # ticks spent as user and as system.
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        if fields[1] == parent:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks
 
 
 class LoadMeter:

@@ -25,9 +25,9 @@ _PREPARE = {
     "silu": "rows:prepare_rows",
     "log_softmax": "rows:prepare_rows",
     "argmax": "rows:prepare_rows",
-    "decode": "generation:prepare_decode",
-    "prefill": "generation:prepare_prefill",
-    "memory": "memory:prepare_memory",
+    "decode": "model:prepare_decode",
+    "prefill": "model:prepare_prefill",
+    "memory": "model:prepare_memory",
 }
 
 OPERATIONS = tuple(_PREPARE)

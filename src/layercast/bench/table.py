@@ -59,7 +59,7 @@ def memory_table(measurement: Measurement) -> Table:
         table.add_column(heading, justify="right")
     for variant, times in measurement.times.items():
         found = measurement.facts["memory_bytes"][variant]
-        sizes = (found[f"{name}_bytes"] for name in ("decoded_anonymous", "decoded_file", "peak"))
+        sizes = (found[f"{name}_bytes"] for name in ("anonymous", "file", "peak"))
         table.add_row(
             _OTHERS.get(variant, str(variant)),
             f"{times.median:.2f}",

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from layercast.bench.caches import (
 )
 from layercast.bench.case import Variant
 from layercast.bench.disturbance import LoadMeter
+from layercast.bench.model_worker import ModelWorker
 from layercast.bench.timing import Clock, RepeatedCalls, repeated
 
 #: Longer than the threads of GNU OpenMP spin after a parallel region before they sleep.
@@ -49,7 +49,7 @@ class Workspace:
     memory_bytes: int = field(default_factory=lambda: available_memory_bytes() // 4)
     _stack: ExitStack = field(default_factory=ExitStack)
     _checkpoint: Path | None = None
-    _models: dict[Variant, Any] = field(default_factory=dict)
+    _workers: dict[Variant, ModelWorker] = field(default_factory=dict)
 
     def __enter__(self) -> Workspace:
         """Return itself."""
@@ -61,8 +61,8 @@ class Workspace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop the models and remove the checkpoint."""
-        self._models.clear()
+        """End the models' processes and remove the checkpoint."""
+        self._workers.clear()
         self._checkpoint = None
         self._stack.close()
 
@@ -88,10 +88,14 @@ class Workspace:
             self._checkpoint = save_random_checkpoint(Path(folder))
         return self._checkpoint
 
-    def model(self, variant: Variant) -> Any:
-        """Return the model of a variant on the random checkpoint, loaded at first use."""
-        if variant not in self._models:
-            from layercast.bench.checkpoint import load_variant
+    def worker(self, variant: Variant) -> ModelWorker:
+        """Return the process of a variant's model on the random checkpoint, started at first use.
 
-            self._models[variant] = load_variant(self.checkpoint(), variant)
-        return self._models[variant]
+        Raises:
+            EnvironmentSetupError: It ended instead of loading.
+        """
+        if variant not in self._workers:
+            worker = ModelWorker(self.checkpoint(), variant)
+            self._stack.callback(worker.close)
+            self._workers[variant] = worker
+        return self._workers[variant]
