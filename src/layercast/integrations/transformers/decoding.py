@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import LogitsProcessorList
 from transformers.generation import StoppingCriteriaList
 
 from layercast.errors import UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.beams import ContractSelection, LengthPenalty
+from layercast.integrations.transformers.decoding_checks import batching_config, check_decoding
 from layercast.integrations.transformers.own_tokens import OwnTokens
 from layercast.integrations.transformers.processors import exact_criteria, exact_processors
 from layercast.integrations.transformers.sampling import (
@@ -25,17 +26,6 @@ from layercast.integrations.transformers.sampling import (
     checked_seed,
     prepare_draw,
 )
-
-_MODES = ("greedy_search", "sample", "beam_search", "assisted_generation")
-_REFUSED = {
-    "assistant_ensemble_weight": "It mixes the assistant's probabilities into the model's",
-    "assistant_early_exit": "Give a model of its own as assistant_model, or use prompt lookup",
-    "use_mtp": "Give a model of its own as assistant_model, or use prompt lookup",
-    "speculation_type": "Give a model of its own as assistant_model, or use prompt lookup",
-    "token_healing": "Heal the prompt's last token before calling generate",
-    "constraints": "Use bad_words_ids, suppress_tokens or prefix_allowed_tokens_fn",
-    "force_words_ids": "Use bad_words_ids, suppress_tokens or prefix_allowed_tokens_fn",
-}
 
 
 class LayerCastDecoding:
@@ -65,7 +55,7 @@ class LayerCastDecoding:
         """
         stock: Any = super()
         arguments = _named(stock.generate, args, kwargs)
-        _check_decoding(self, **arguments)
+        check_decoding(self, **arguments)
         if seed is not None:
             given = arguments.pop("logits_processor", None) or ()
             request = SeedRequest(checked_seed(seed))
@@ -111,7 +101,7 @@ class LayerCastDecoding:
                 "the generation config."
             )
         batching.check_prompts(inputs, model.config.get_text_config().vocab_size)
-        config = _batching_config(model, generation_config)
+        config = batching_config(model, generation_config)
         if seed is not None:
             config.seed = checked_seed(seed)
         try:
@@ -137,7 +127,7 @@ class LayerCastDecoding:
         model = cast("Any", self)
         manager = BatchingManager(
             model,
-            _batching_config(model, generation_config),
+            batching_config(model, generation_config),
             continuous_batching_config or ContinuousBatchingConfig(),
             **kwargs,
         )
@@ -219,26 +209,6 @@ class LayerCastDecoding:
             return stock.compute_transition_scores(*args, **kwargs)
 
 
-def _batching_config(model: Any, generation_config: Any) -> Any:
-    """The generation config as `generate` would complete it, checked."""
-    arguments = {} if generation_config is None else {"generation_config": generation_config}
-    _check_decoding(model, **arguments)
-    config = model._prepare_generation_config(generation_config)[0]
-    for name in ("prompt_lookup_num_tokens", "stop_strings", "max_time"):
-        if getattr(config, name, None) is not None:
-            raise UnsupportedError(
-                f"generate_batch: `{name}` must be left out: continuous batching would ignore it. "
-                "Use generate."
-            )
-    if config.num_beams not in (None, 1):
-        raise UnsupportedError(
-            f"generate_batch: `num_beams` must be 1, got {config.num_beams}. Use generate for a "
-            "beam search."
-        )
-    model._prepare_special_tokens(config, True, device="cpu")
-    return config
-
-
 def _steps(
     input_ids: Tensor,
     processors: Any,
@@ -285,68 +255,3 @@ def _named(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[s
     """Positional arguments by their names."""
     names = list(_signature(method.__func__).parameters)[1:]
     return {**dict(zip(names, args, strict=False)), **kwargs}
-
-
-def _check_decoding(
-    model: Any,
-    inputs: Tensor | None = None,
-    generation_config: Any = None,
-    assistant_model: Any = None,
-    attention_mask: Tensor | None = None,
-    custom_generate: Any = None,
-    **kwargs: Any,
-) -> None:
-    settings = GenerationConfig(**(generation_config or model.generation_config).to_dict())
-    if generation_config is not None:
-        settings.update(**model.generation_config.to_dict(), defaults_only=True)
-    settings.update(**kwargs)
-    mode = str(getattr(settings.get_generation_mode(assistant_model), "value", ""))
-    if settings.cache_implementation == "paged":
-        raise UnsupportedError(
-            "generate: `cache_implementation` must not be 'paged' on a layercast model: padding "
-            "would be taken for tokens. Call generate_batch with a list of token ids a prompt."
-        )
-    if custom_generate is not None or mode not in _MODES:
-        got = mode if custom_generate is None else "custom_generate"
-        raise UnsupportedError(
-            "generate: decoding must be greedy, sampling, beam search or assisted on a layercast "
-            f"model, got {got}. Pass do_sample=True or num_beams, not both, and leave out the "
-            "options of other methods (a checkpoint's generation_config.json may set them)."
-        )
-    for name, remedy in _REFUSED.items():
-        value = getattr(settings, name, None)
-        if value is not None and value is not False:
-            raise UnsupportedError(
-                f"generate: `{name}` must be left out on a layercast model, got {value!r}. "
-                f"{remedy}."
-            )
-    ids = inputs if inputs is not None else kwargs.get("input_ids")
-    _check_prompts(ids, attention_mask, settings, kwargs)
-
-
-def _check_prompts(
-    ids: Tensor | None, mask: Tensor | None, settings: Any, kwargs: dict[str, Any]
-) -> None:
-    if settings.do_sample and (
-        kwargs.get("inputs_embeds") is not None
-        or (ids is not None and mask is not None and mask.shape != ids.shape)
-    ):
-        raise UnsupportedError(
-            "generate: `input_ids` must hold the whole sequence when sampling, got embeddings or "
-            "new tokens only: draws are keyed by the prompt's token ids. Pass all token ids; "
-            "past_key_values may come along."
-        )
-    if mask is None or mask.ndim != 2:
-        return
-    if not bool(mask[:, -1].all()):
-        raise ValueRangeError(
-            "generate: `attention_mask` must end in real tokens, got padding on the right, so "
-            "that a row's next token would be predicted from padding. Pad on the left: "
-            "tokenizer.padding_side = 'left'."
-        )
-    if settings.max_length is not None and settings.max_new_tokens is None and not bool(mask.all()):
-        raise ValueRangeError(
-            "generate: `max_length` must be left out of a padded batch, got "
-            f"{settings.max_length}: it counts padding, so that an answer's length would depend "
-            "on the longest prompt beside it. Pass max_new_tokens."
-        )

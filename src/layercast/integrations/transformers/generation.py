@@ -95,15 +95,10 @@ def generate(
     _check(prompts, max_new_tokens, top_k, vocabulary, pad_token_id)
     if not prompts:
         return []
-    width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), pad_token_id, dtype=torch.int64)
-    mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
-        mask[row, width - len(prompt) :] = 1
+    input_ids, mask = _padded(prompts, pad_token_id)
     recorder = StepRecorder(
         batch=len(prompts),
-        prompt_width=width,
+        prompt_width=input_ids.shape[1],
         steps=max_new_tokens,
         top_k=top_k,
         eos_token_ids=frozenset(eos_token_ids),
@@ -177,6 +172,16 @@ def padding_id(model: PreTrainedModel, tokenizer: Any = None) -> int:
     if declared is None and tokenizer is not None:
         declared = tokenizer.pad_token_id
     return int(declared) if declared is not None else (*end_of_sequence_ids(model, tokenizer), 0)[0]
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), pad_token_id, dtype=torch.int64)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
+        mask[row, width - len(prompt) :] = 1
+    return input_ids, mask
 
 
 def _draw(
