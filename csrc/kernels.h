@@ -82,9 +82,14 @@ struct ScoreArgs {
   float temperature;
 };
 
+// Depths, how far a score lies below the largest, are told apart in steps of 1 / 64 up to the last one, 32. A weight
+// there is 0, as it is from 29 on.
+constexpr int kDepths = 2048;
+
 struct WeightArgs {
   const float* scores;  // (n,)
   uint64_t* weights;    // of the elements asked for: exp(score - largest) in units of 2^-40, the nearest integer
+  uint16_t* depths;     // of the elements asked for, or null: never smaller for a smaller score
   float largest;        // of all scores, finite
 };
 

@@ -47,6 +47,17 @@ LAYERCAST_INLINE void subtract(const float* x, float* y, int64_t n, float larges
   map(x, y, n, [&](F32 v) { return (v - m) - log_total; });
 }
 
+LAYERCAST_INLINE void store_depths(const float* scores, uint16_t* depths, int64_t count, F32 largest) {
+  const F32 last = splat(static_cast<float>(kDepths - 1));
+  for_each_vector(count, [&](int64_t i, auto lanes) {
+    const F32 depth = (largest - load(scores + i, lanes)) * 64.0f;
+    const I32 whole = round_to_int(depth < last ? depth : last);
+    int32_t found[kLanes];
+    memcpy(found, &whole, sizeof found);
+    for (int lane = 0; lane < lanes.count; ++lane) depths[i + lane] = static_cast<uint16_t>(found[lane]);
+  });
+}
+
 }  // namespace
 
 void softmax(const RowArgs& args, int64_t begin, int64_t end) {
@@ -109,6 +120,7 @@ void sampling_weights(const WeightArgs& args, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += kSelectionBlock) {
     const int64_t count = end - first < kSelectionBlock ? end - first : kSelectionBlock;
     map(args.scores + first, p, count, [&](F32 v) { return exp(v - largest); });
+    if (args.depths != nullptr) store_depths(args.scores + first, args.depths + (first - begin), count, largest);
     uint64_t* weights = args.weights + (first - begin);
     for (int64_t i = 0; i < count; ++i) {
       // p * 2^40 is exact in binary64; adding 2^52 rounds it to the nearest integer, ties to even, in the low bits.

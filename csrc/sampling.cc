@@ -4,7 +4,6 @@
 #include <functional>
 #include <memory>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "dispatch.h"
@@ -34,71 +33,73 @@ struct Row {
   bool may_keep(int64_t block) const { return rank_of(maxima[block]) >= lowest >> 32; }
 };
 
-// Weights of the kept tokens of a block, +0 for the others.
-void kept_weights(const Kernels& kernels, const Row& row, int64_t block, uint64_t (&weights)[kSelectionBlock]) {
+// Weights of the kept tokens of a block, 0 for the others; depths of all, where asked for.
+void kept_weights(const Kernels& kernels, const Row& row, int64_t block, uint64_t (&weights)[kSelectionBlock],
+                  uint16_t* depths = nullptr) {
   const int64_t begin = row.begin_of(block), end = row.end_of(block);
-  kernels.sampling_weights({.scores = row.scores.get(), .weights = weights, .largest = row.largest}, begin, end);
+  kernels.sampling_weights({.scores = row.scores.get(), .weights = weights, .depths = depths, .largest = row.largest},
+                           begin, end);
   if (row.lowest == 0 && row.lightest == 0) return;
   for (int64_t i = begin; i < end; ++i) {
     uint64_t& weight = weights[i - begin];
-    if (order_key(row.scores[i], i) < row.lowest || weight < row.lightest) weight = 0;
+    // Without a branch, which no processor could foresee.
+    const bool kept = (order_key(row.scores[i], i) >= row.lowest) & (weight >= row.lightest);
+    weight &= uint64_t{0} - uint64_t{kept};
   }
 }
 
-// Tokens by how far their score lies below the largest, in steps of 1/64: a coarse order that agrees with the exact
-// one, so that top-p sorts only the tokens of the bucket it ends in. Weights vanish from 29 down, before the last.
-constexpr int kBuckets = 2048;
-
-int bucket_of(float score, float largest) {
-  const float depth = (largest - score) * 64.0f;
-  return depth < kBuckets - 1 ? static_cast<int>(depth) : kBuckets - 1;
-}
-
-// Weight of the kept tokens in each bucket.
-std::vector<uint64_t> weigh_buckets(const Kernels& kernels, const Row& row, int threads) {
+// Weight of the kept tokens at each depth, and each token's depth (the last one where none of a block may be kept).
+std::vector<uint64_t> weigh_depths(const Kernels& kernels, const Row& row, uint16_t* depths, int threads) {
   const int64_t parts = std::min<int64_t>(threads, row.blocks);
-  std::vector<uint64_t> found(static_cast<size_t>(parts * kBuckets));
+  std::vector<uint64_t> found(static_cast<size_t>(parts * kDepths));
   parallel_for(threads, parts, 1, [&](int64_t begin, int64_t end) {
     uint64_t weights[kSelectionBlock];
-    for (int64_t part = begin; part < end; ++part) {
-      for (int64_t block = row.blocks * part / parts; block < row.blocks * (part + 1) / parts; ++block) {
-        if (!row.may_keep(block)) continue;
-        kept_weights(kernels, row, block, weights);
-        for (int64_t i = row.begin_of(block); i < row.end_of(block); ++i) {
-          found[part * kBuckets + bucket_of(row.scores[i], row.largest)] += weights[i - row.begin_of(block)];
-        }
+    for (int64_t block = row.blocks * begin / parts; block < row.blocks * end / parts; ++block) {
+      uint16_t* of_block = depths + row.begin_of(block);
+      const int64_t count = row.end_of(block) - row.begin_of(block);
+      if (!row.may_keep(block)) {
+        std::fill(of_block, of_block + count, kDepths - 1);
+        continue;
       }
+      kept_weights(kernels, row, block, weights, of_block);
+      uint64_t* sums = found.data() + begin * kDepths;
+      for (int64_t i = 0; i < count; ++i) sums[of_block[i]] += weights[i];
     }
   });
-  for (int64_t i = kBuckets; i < parts * kBuckets; ++i) found[i % kBuckets] += found[i];
-  found.resize(kBuckets);
+  for (int64_t i = kDepths; i < parts * kDepths; ++i) found[i % kDepths] += found[i];
+  found.resize(kDepths);
   return found;
 }
 
-// Raises `lowest` to the last token before which less than top_p of the kept weight lies.
+// Raises `lowest` to the last token before which less than top_p of the kept weight lies. Depths order the tokens
+// coarsely, so that only those of the depth it ends at are sorted.
 void cut_top_p(const Kernels& kernels, Row& row, uint64_t top_p, int threads) {
-  const std::vector<uint64_t> buckets = weigh_buckets(kernels, row, threads);
-  const uint64_t total = std::accumulate(buckets.begin(), buckets.end(), uint64_t{0});
+  const std::unique_ptr<uint16_t[]> depths(new uint16_t[static_cast<size_t>(row.n)]);
+  const std::vector<uint64_t> sums = weigh_depths(kernels, row, depths.get(), threads);
+  const uint64_t total = std::accumulate(sums.begin(), sums.end(), uint64_t{0});
   // ceil(total * top_p), exactly.
   const auto cut = static_cast<uint64_t>((static_cast<uint128_t>(total) * top_p + (kOne - 1)) >> 32);
   uint64_t before = 0;
   int last = 0;
-  for (; before + buckets[last] < cut; ++last) before += buckets[last];
+  for (; before + sums[last] < cut; ++last) before += sums[last];
 
-  std::vector<std::pair<uint64_t, uint64_t>> tokens;  // key, weight
-  uint64_t weights[kSelectionBlock];
+  std::vector<uint64_t> keys;
   for (int64_t block = 0; block < row.blocks; ++block) {
-    if (!row.may_keep(block) || bucket_of(row.maxima[block], row.largest) > last) continue;
-    kept_weights(kernels, row, block, weights);
-    for (int64_t i = row.begin_of(block); i < row.end_of(block); ++i) {
-      const uint64_t key = order_key(row.scores[i], i);
-      if (key < row.lowest || bucket_of(row.scores[i], row.largest) != last) continue;
-      tokens.emplace_back(key, weights[i - row.begin_of(block)]);
+    const uint16_t* begin = depths.get() + row.begin_of(block);
+    const uint16_t* end = depths.get() + row.end_of(block);
+    if (std::count(begin, end, last) == 0) continue;
+    for (const uint16_t* at = begin; at < end; ++at) {
+      const int64_t i = at - depths.get();
+      if (*at == last && order_key(row.scores[i], i) >= row.lowest) keys.push_back(order_key(row.scores[i], i));
     }
   }
-  std::sort(tokens.begin(), tokens.end(), std::greater<>());
-  for (const auto& [key, weight] : tokens) {
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  for (const uint64_t key : keys) {
     if (before >= cut) break;
+    const int64_t i = index_of(key);
+    uint64_t weight;
+    kernels.sampling_weights(
+        {.scores = row.scores.get(), .weights = &weight, .depths = nullptr, .largest = row.largest}, i, i + 1);
     row.lowest = key;
     before += weight;
   }

@@ -39,22 +39,6 @@ int64_t first_largest(const float* x, int64_t count) {
 
 }  // namespace
 
-uint32_t rank_of(float value) {
-  uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0xffffffffu;
-  if (bits == 0x80000000u) bits = 0;
-  // Negative floats descend as their bits ascend.
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-uint64_t order_key(float value, int64_t index) {
-  return static_cast<uint64_t>(rank_of(value)) << 32 | (0xffffffffu - static_cast<uint32_t>(index));
-}
-
-int64_t index_of(uint64_t key) { return 0xffffffffu - static_cast<uint32_t>(key); }
-
-int64_t block_count(int64_t n) { return (n + kSelectionBlock - 1) / kSelectionBlock; }
-
 void largest_keys(const float* x, int64_t n, int64_t k, const float* maxima, std::vector<uint64_t>& keys) {
   keys.clear();
   const int64_t blocks = block_count(n);

@@ -2,6 +2,7 @@
 // gives the same; vectors only find the largest element of each block, so that few blocks are looked into.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -29,11 +30,22 @@ void topk(const TopkArgs& args, int threads);
 
 // Orders elements as `topk` does: of two keys the larger comes first. A key's upper half is the value's rank, the lower
 // half falls with the index.
-uint32_t rank_of(float value);
-uint64_t order_key(float value, int64_t index);
-int64_t index_of(uint64_t key);
+inline uint32_t rank_of(float value) {
+  uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0xffffffffu;
+  if (bits == 0x80000000u) bits = 0;
+  // Negative floats descend as their bits ascend: all bits of theirs are turned, of others the sign.
+  const auto negative = static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31);
+  return bits ^ (negative | 0x80000000u);
+}
 
-int64_t block_count(int64_t n);
+inline uint64_t order_key(float value, int64_t index) {
+  return static_cast<uint64_t>(rank_of(value)) << 32 | (0xffffffffu - static_cast<uint32_t>(index));
+}
+
+inline int64_t index_of(uint64_t key) { return 0xffffffffu - static_cast<uint32_t>(key); }
+
+inline int64_t block_count(int64_t n) { return (n + kSelectionBlock - 1) / kSelectionBlock; }
 
 // Keys of the k largest of n elements, in descending order; maxima are those of the row's blocks, or null.
 void largest_keys(const float* x, int64_t n, int64_t k, const float* maxima, std::vector<uint64_t>& keys);
