@@ -167,6 +167,19 @@ def test_rope_that_looks_at_the_batch_is_fixed_at_load(tmp_path, rope):
     refusal(UnsupportedError, lambda: alone(extended, torch.arange(129) % 131))
 
 
+def test_generation_crosses_the_original_length_of_a_longer_context(checkpoints):
+    # Phi-3's own code drops the cache there, for its frequencies would change.
+    options = LayerCastConfig(context_length=128)
+    model = layercast.load(checkpoints["phi3"], quantization_config=options)
+    prompt = torch.arange(90)[None] % 131
+    out = model.generate(
+        prompt, max_new_tokens=16, do_sample=False, pad_token_id=0,
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    expected = alone(model, out.sequences[0])[89:-1]
+    assert same_bits(torch.cat(out.logits), expected.contiguous())
+
+
 def assert_close(a, b):
     assert torch.allclose(a, b, rtol=0, atol=1e-4 * float(b.abs().max()))
 
