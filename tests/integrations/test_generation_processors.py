@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from decoding_variants import PROMPTS, answers, differing, padded
 from tiny_models import VOCABULARY
-from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+from transformers import AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.generation.logits_process import (
+    NoBadWordsLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+)
 
 import layercast
 from layercast import testbed
@@ -60,6 +66,22 @@ def test_repetition_penalty_is_that_of_transformers():
     assert not torch.equal(got, scores)
 
 
+@pytest.mark.parametrize(
+    "stock",
+    [
+        SequenceBiasLogitsProcessor({(2,): 4.0, (7, 9): 3.0, (7, 8, 11): -2.5, (8, 2): -math.inf}),
+        NoBadWordsLogitsProcessor([[1], [8, 5], [7, 8, 5], [4, 4]], eos_token_id=6),
+    ],
+    ids=["bias", "bad words"],
+)
+def test_biases_are_those_of_transformers(stock):
+    scores = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[3, 7, 8], [9, 8, 7], [1, 4, 4]])
+    got = processors.SequenceBias(stock.sequence_bias, OwnTokens(ids, None))(ids, scores)
+    assert torch.equal(got, stock(ids, scores))
+    assert not torch.equal(got, scores)
+
+
 def test_stop_strings_end_each_row_by_its_own_text():
     model = layercast.load(testbed.path())
     tokenizer = AutoTokenizer.from_pretrained(testbed.path())
@@ -104,6 +126,18 @@ def test_processors_of_users_are_taken_when_vouched_for(llama):
     options = {"logits_processor": LogitsProcessorList([Vouched()])}
     assert differing(llama, **options) == 0
     assert all(token % 3 == 0 for token in answers(llama, PROMPTS[:1], **options)[0].tokens)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [option for name, option in EXACT.items() if "prefix" not in name],
+    ids=[name for name in EXACT if "prefix" not in name],
+)
+def test_the_audit_finds_nothing_in_them(llama, options):
+    # What the options do is run and looked at, operation by operation.
+    config = GenerationConfig(max_new_tokens=10, pad_token_id=0, **options)
+    report = layercast.audit(llama, generation_config=config)
+    assert report.covered, report.uncovered
 
 
 REFUSED = {

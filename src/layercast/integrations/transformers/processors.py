@@ -27,7 +27,7 @@ from transformers.generation.logits_process import (
 from transformers.generation.stopping_criteria import MaxTimeCriteria, StopStringCriteria
 
 from layercast import ops
-from layercast.errors import UnsupportedError
+from layercast.errors import UnsupportedError, ValueRangeError
 from layercast.integrations.transformers.own_tokens import OwnTokens
 
 # Read whole: they compare, select, and add or write infinities.
@@ -43,9 +43,7 @@ _EXACT = (
 _EXACT_OF_OWN_TOKENS = (
     ForcedBOSTokenLogitsProcessor,
     MinLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
-    SequenceBiasLogitsProcessor,
 )
 # What the refused ones are called among the options of `generate`.
 _OPTIONS = {
@@ -142,11 +140,11 @@ def _exact(processor: LogitsProcessor, own: OwnTokens, counts_new_tokens: bool) 
             "generate: `prompt_ignore_length` of the repetition penalty must be left out on a "
             f"layercast model, got {ignored}: it counts padding. Pass repetition_penalty= instead."
         )
+    if kind in (SequenceBiasLogitsProcessor, NoBadWordsLogitsProcessor):
+        return SequenceBias(processor.sequence_bias, own)
     if getattr(kind, "layercast_exact", False) or kind in _EXACT:
         return processor
     if kind in _EXACT_OF_OWN_TOKENS:
-        if kind is SequenceBiasLogitsProcessor:
-            _check_biases(processor)
         if kind is MinLengthLogitsProcessor and counts_new_tokens:
             return processor
         return _OwnProcessor(processor, own) if own.padded else processor
@@ -161,17 +159,6 @@ def described(processor: LogitsProcessor) -> str:
     """The name of a processor's class, and of the option of `generate` that makes it."""
     name = type(processor).__name__
     return f"{name} (`{_OPTIONS[name]}`)" if name in _OPTIONS else name
-
-
-def _check_biases(processor: Any) -> None:
-    """Two biases of one token are added in an order that releases of transformers differ in."""
-    longer = [ids[-1] for ids in processor.sequence_bias if len(ids) > 1]
-    if len(set(longer)) < len(longer):
-        raise UnsupportedError(
-            "generate: `sequence_bias` must not hold two longer sequences that end in the same "
-            "token on a layercast model: the order of adding their biases is not fixed. Remove "
-            "one of them."
-        )
 
 
 class Normalization(LogitsProcessor):  # type: ignore[misc]
@@ -197,11 +184,61 @@ class RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
         """Penalise the tokens each row holds."""
         penalised = scores.clone()
         for row, tokens in enumerate(self._own.rows(input_ids)):
-            ids = tokens[0][tokens[0] < scores.shape[1]]
+            ids = torch.tensor(sorted(set(tokens[0].tolist())))
+            ids = ids[ids < scores.shape[1]]
             chosen = scores[row, ids]
             penalty = torch.full_like(chosen, self._penalty)
             penalised[row, ids] = torch.where(chosen < 0, chosen * penalty, chosen / penalty)
         return penalised
+
+
+class SequenceBias(LogitsProcessor):  # type: ignore[misc]
+    """`sequence_bias` and `bad_words_ids` by one addition a token, after a row's own tokens."""
+
+    layercast_exact = True
+
+    def __init__(self, biases: dict[tuple[int, ...], float], own: OwnTokens) -> None:
+        """Sort the biases by the tokens they follow.
+
+        Args:
+            biases: Sequence of token ids to what is added to the score of its last token after
+                the others.
+            own: Of the batch.
+
+        Raises:
+            UnsupportedError: Two finite biases of one token: releases of transformers differ in
+                the order of adding them.
+        """
+        self._own = own
+        self._last: dict[tuple[int, ...], dict[int, float]] = {}
+        for sequence, bias in biases.items():
+            self._last.setdefault(sequence[:-1], {})[sequence[-1]] = bias
+        ends = [sequence[-1] for sequence, bias in biases.items() if bias != -torch.inf]
+        if len(set(ends)) < len(ends):
+            raise UnsupportedError(
+                "generate: `sequence_bias` must not hold two sequences that end in the same token "
+                "on a layercast model: the order of adding their biases is not fixed. Remove one "
+                "of them."
+            )
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Add the biases of the tokens that may follow each row."""
+        biased = scores.clone()
+        for row, tokens in enumerate(self._own.rows(input_ids)):
+            ids = tokens[0].tolist()
+            added: dict[int, float] = {}
+            for before, last in self._last.items():
+                if len(before) <= len(ids) and tuple(ids[len(ids) - len(before) :]) == before:
+                    for token, bias in last.items():  # of two, one is -inf
+                        added[token] = added.get(token, 0.0) + bias
+            at = torch.tensor(list(added), dtype=torch.int64)
+            if bool((at >= scores.shape[1]).any()):
+                raise ValueRangeError(
+                    f"generate: `sequence_bias` and `bad_words_ids` must hold token ids below "
+                    f"{scores.shape[1]}, got {max(added)}. Use this checkpoint's tokenizer."
+                )
+            biased[row, at] = scores[row, at] + torch.tensor(list(added.values()))
+        return biased
 
 
 class _OwnProcessor(LogitsProcessor):  # type: ignore[misc]
