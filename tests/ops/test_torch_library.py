@@ -183,6 +183,41 @@ def test_another_device_is_named():
             ops.softmax(x)
 
 
+@EVERY
+def test_the_default_device_does_not_move_results(name):
+    """A kernel would write to the address of a tensor that is not in this machine's memory."""
+    arguments, call = CALLS[name]
+    expected = results(call(*arguments))
+    with torch.device("meta"):
+        actual = results(call(*arguments))
+    for a, b in zip(actual, expected, strict=True):
+        assert_bitwise_equal(a, b)
+
+
+@EVERY
+def test_a_call_that_reaches_another_device_is_refused(name):
+    """As the dispatcher calls it where a tensor lies there; this machine may lack the device."""
+    arguments, _ = CALLS[name]
+    there = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(UnsupportedError, match=rf"{name}: tensors must all be on the CPU, got"):
+        getattr(torch.ops.layercast, name).default.redispatch(there, *arguments)
+
+
+@EVERY
+def test_a_tensor_without_memory_is_never_read(name):
+    """On the meta device a tensor has no address: a weight that was never loaded, say."""
+    arguments, call = CALLS[name]
+    tensors = [i for i, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
+    for i in tensors:
+        mixed = list(arguments)
+        mixed[i] = arguments[i].to("meta")
+        if len(tensors) == 1:
+            assert all(a.device.type == "meta" for a in results(call(*mixed)))
+            continue
+        with pytest.raises(UnsupportedError, match="got some on the meta device"):
+            call(*mixed)
+
+
 def test_parameters_are_taken_and_subclasses_go_through_the_dispatcher():
     weight = torch.nn.Parameter(W, requires_grad=False)
     assert_bitwise_equal(ops.linear(X, weight), ops.linear(X, W))

@@ -61,9 +61,26 @@ def register(
         with torch._C._AutoDispatchBelowAutograd():
             return operation(*args, **kwargs)
 
+    def shapes(*args: Any, **kwargs: Any) -> Any:
+        # A single meta tensor brings the call here: what is not loaded would pass for a result.
+        devices = {a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
+        if devices == {"cpu", "meta"}:
+            raise UnsupportedError(
+                f"{name}: tensors must all be on the CPU, got some on the meta device. Load the "
+                "model's weights before calling it."
+            )
+        return fake(*args, **kwargs)
+
+    def refuse_device(*args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedError(
+            f"{name}: tensors must all be on the CPU, got some on a CUDA device. Move model and "
+            "inputs with .to('cpu')."
+        )
+
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, kernel, "CPU")
+    _LIBRARY.impl(name, refuse_device, "CUDA")
     _LIBRARY.impl(name, refuse_grad, "Autograd")
-    torch.library.register_fake(f"layercast::{name}", fake, lib=_LIBRARY)
+    torch.library.register_fake(f"layercast::{name}", shapes, lib=_LIBRARY)
     operation: Callable[..., Any] = getattr(torch.ops.layercast, name).default
     return operation

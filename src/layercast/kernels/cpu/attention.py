@@ -26,7 +26,7 @@ def attention(
     key_positions = key_positions.contiguous()
     B, Hq, Tq, D = q.shape
     Hkv, Tk = k.shape[1], k.shape[2]
-    o = torch.empty((B, Tq, Hq, D), dtype=torch.float32)
+    o = q.new_empty((B, Tq, Hq, D))
     duplicate = csrc.attention(
         q.data_ptr(),
         k.data_ptr(),

@@ -30,7 +30,7 @@ def _run(
     transposed = weight.stride(0) == 1 and weight.stride(1) >= N and weight.stride(1) != 1
     if not transposed:
         weight = with_unit_stride(weight)
-    y = torch.empty((*x.shape[:-1], N), dtype=torch.float32)
+    y = x.new_empty((*x.shape[:-1], N))
     bias_address = bias_storage = 0
     if bias is not None:
         bias = bias.contiguous()
