@@ -180,6 +180,17 @@ def test_generation_crosses_the_original_length_of_a_longer_context(checkpoints)
     assert same_bits(torch.cat(out.logits), expected.contiguous())
 
 
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_generation_from_embeddings_is_that_from_tokens(name, layercast_models):
+    model, options = layercast_models[name], {"max_new_tokens": 4, "do_sample": False}
+    prompt = 1 + torch.arange(9)[None]
+    embeds = model.get_input_embeddings()(prompt)
+    mask = torch.ones_like(prompt)
+    got = model.generate(inputs_embeds=embeds, attention_mask=mask, pad_token_id=0, **options)
+    expected = model.generate(prompt, pad_token_id=0, **options)
+    assert got.tolist() == expected[:, 9:].tolist()
+
+
 def assert_close(a, b):
     assert torch.allclose(a, b, rtol=0, atol=1e-4 * float(b.abs().max()))
 

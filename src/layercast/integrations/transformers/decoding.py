@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessorList
 from transformers.generation import StoppingCriteriaList
 
 from layercast.errors import UnsupportedError, ValueRangeError
@@ -201,6 +201,19 @@ class LayerCastDecoding:
                 processors = [*processors, Draft(draw)]
             kwargs["logits_processor"] = LogitsProcessorList(processors)
         return stock._get_candidate_generator(**kwargs)
+
+    @functools.wraps(GenerationMixin.prepare_inputs_for_generation)  # its signature is asked for
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; the cache stays where a rope scaling would have switched.
+
+        Phi-3 drops it there, to compute every key with the other frequencies. Here they are
+        fixed when the model is loaded.
+        """
+        stock: Any = super()
+        rope = getattr(cast("Any", self).config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            return GenerationMixin.prepare_inputs_for_generation(self, *args, **kwargs)
+        return stock.prepare_inputs_for_generation(*args, **kwargs)
 
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, normalised by the contract's log_softmax where asked for."""
