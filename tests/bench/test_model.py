@@ -167,7 +167,7 @@ def test_processes_end_with_their_workspace_and_the_checkpoint_goes():
 def test_a_process_that_cannot_load_is_a_line_with_its_reason(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EnvironmentSetupError, match="stock_fp32"):
-        ModelWorker(tmp_path, Variant.STOCK_FP32)
+        ModelWorker(tmp_path, Variant.STOCK_FP32).ask("memory")
 
 
 def test_a_process_that_fails_later_is_a_line_with_its_reason(workspace):

@@ -16,7 +16,7 @@ from layercast.bench.timing import Schedule
 from layercast.bench.workspace import Workspace
 
 #: Turns are long; their spread is small.
-SCHEDULE = Schedule(warmup_rounds=1, rounds_min=5, rounds_max=9, seconds=25.0)
+SCHEDULE = Schedule(warmup_rounds=1, rounds_min=5, rounds_max=9, seconds=15.0)
 LOADING = Schedule(warmup_rounds=0, rounds_min=3, rounds_max=3)
 
 
@@ -117,11 +117,12 @@ def _prepared(
     tokens: int,
 ) -> Prepared:
     workers = {variant: workspace.worker(variant) for variant in case.variants}
-    loaded = workers[Variant.LAYERCAST].loaded
+    # All of them, before anything is measured.
+    loaded = {variant: worker.loaded for variant, worker in workers.items()}
     return Prepared(
         turns={v: AskTurn(worker, request, arguments, workspace) for v, worker in workers.items()},
         check=lambda: check_logits(workers, rows, tokens, workspace.checkpoint() / "logits.pt"),
-        facts={name: loaded[name] for name in ("parameters", "weight_bytes")},
+        facts={n: loaded[Variant.LAYERCAST][n] for n in ("parameters", "weight_bytes")},
         schedule=SCHEDULE,
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -17,17 +18,11 @@ from layercast.errors import EnvironmentSetupError
 
 
 class ModelWorker:
-    """A process that holds one variant's model.
-
-    Attributes:
-        loaded: What it said when its model was loaded: seconds, parameters, bytes.
+    """A process that holds one variant's model; it loads while this one goes on.
 
     Args:
         folder: The checkpoint.
         variant: Whose model.
-
-    Raises:
-        EnvironmentSetupError: It ended instead of answering.
     """
 
     def __init__(self, folder: Path, variant: Variant) -> None:
@@ -42,34 +37,41 @@ class ModelWorker:
             stderr=self._errors,
             text=True,
         )
-        self.loaded = self._answer()
+        self._requests = cast(IO[str], self._process.stdin)
+        self._replies = cast(IO[str], self._process.stdout)
 
-    def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
-        """Send a request and return the reply.
+    @functools.cached_property
+    def loaded(self) -> dict[str, Any]:
+        """What it says when its model is loaded: seconds, parameters, bytes.
 
         Raises:
             EnvironmentSetupError: The process ended instead.
         """
-        assert self._process.stdin is not None
+        return self._answer()
+
+    def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request once the model is loaded, and return the reply.
+
+        Raises:
+            EnvironmentSetupError: The process ended instead.
+        """
+        _ = self.loaded  # the first line; what follows answers
         # A pipe without reader: the process has ended, and why is said with the missing answer.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({"request": request} | arguments) + "\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps({"request": request} | arguments) + "\n")
+            self._requests.flush()
         return self._answer()
 
     def close(self) -> None:
         """End the process and wait for it."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._replies.close()
         self._errors.close()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._replies.readline()
         if not line:
             status = self._process.wait()
             self._errors.seek(0)

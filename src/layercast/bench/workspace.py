@@ -89,11 +89,7 @@ class Workspace:
         return self._checkpoint
 
     def worker(self, variant: Variant) -> ModelWorker:
-        """Return the process of a variant's model on the random checkpoint, started at first use.
-
-        Raises:
-            EnvironmentSetupError: It ended instead of loading.
-        """
+        """Return the process of a variant's model on the checkpoint, started at first use."""
         if variant not in self._workers:
             worker = ModelWorker(self.checkpoint(), variant)
             self._stack.callback(worker.close)

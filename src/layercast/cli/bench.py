@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """[bold]Examples[/bold]
 
-The short set, about a minute:
+The short set, a minute or so:
 
   $ layercast bench
 
