@@ -11,8 +11,8 @@
 namespace layercast::LAYERCAST_ISA {
 namespace {
 
-constexpr int kBlockRows = 58 * kTileRows;
-constexpr int kBlockTiles = 6;  // tiles of columns that share a copy of x's chunks
+constexpr int kBlockRows = 20 * kTileRows;
+constexpr int kBlockTiles = 10;  // tiles of columns that share a copy of x's chunks
 constexpr int kBlockColumns = kBlockTiles * kTileColumns;
 constexpr int kPitch = kBlockColumns + kLanes;  // of the sums: rows must not share a few sets of the cache
 constexpr int kPanel = 128 * 1024;              // elements of x copied at a time
@@ -123,14 +123,15 @@ void add_chunks(const LinearArgs& args, const Block& block, int s, int64_t k, in
   const int lines = (kTileColumns * kChunk * kBytes / 64 + tiles_of_rows - 1) / tiles_of_rows;
   for (int column = 0; column < block.columns; column += kTileColumns) {
     // Vectors past the last column are packed from it once more, and their sums go nowhere.
-    const auto columns_of = [&](int j) {
+    Columns columns[kTileVectors];
+    for (int j = 0; j < kTileVectors; ++j) {
       const int64_t c = block.column + column + j * kLanes;
-      return Columns(args, c < args.N ? c : args.N - 1);
-    };
+      columns[j] = Columns(args, c < args.N ? c : args.N - 1);
+    }
     int64_t at = k;
     do {  // Once for an empty shard too: it is +0 and takes its place in the tree.
       const int count = count_at(at);
-      for (int j = 0; j < kTileVectors; ++j) columns_of(j).pack(at, count, work.packed + j * kLanes, kTileColumns);
+      for (int j = 0; j < kTileVectors; ++j) columns[j].pack(at, count, work.packed + j * kLanes, kTileColumns);
       Join join = {at == first ? nullptr : work.sums[kLevels], {}, 0, work.sums[kLevels]};
       if (at + count == last) {
         // A binary counter carries: each odd bit of s closes a subtree.

@@ -13,6 +13,7 @@ class AlongK {
   using L = Layout<kStorage>;
 
  public:
+  AlongK() = default;
   // Columns from `column` on; past the last one that one again, whose sums go nowhere.
   LAYERCAST_INLINE AlongK(const LinearArgs& args, int64_t column) {
     const char* weight = static_cast<const char*>(args.weight);
@@ -75,6 +76,7 @@ class AlongN {
   static constexpr int kBytes = Layout<kStorage>::kBytes;
 
  public:
+  AlongN() = default;
   LAYERCAST_INLINE AlongN(const LinearArgs& args, int64_t column)
       : first_(static_cast<const char*>(args.weight) + column * kBytes),
         pitch_(args.ldw * kBytes),
