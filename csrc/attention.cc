@@ -11,7 +11,7 @@ namespace {
 
 // Register tiles: rows x 4 vectors of slots for the scores, rows x 4 vectors of channels (and a sum) for the values.
 #if LAYERCAST_LANES == 16 || LAYERCAST_LANES == 4
-constexpr int kScoreRows = 6, kValueRows = 4;
+constexpr int kScoreRows = 6, kValueRows = 6;
 #else
 constexpr int kScoreRows = 2, kValueRows = 2;
 #endif
@@ -81,9 +81,10 @@ void make_view(const AttentionArgs& args, const float* v, const KeyBlock& block,
   }
 }
 
-// scores[r * 64 + j]: one chain over D, the scale, the softcap; -inf where hidden.
+// scores[r * 64 + j]: one chain over D, the scale, the softcap; -inf where hidden. A function of its own, as `weigh`
+// is: their sums fill the register file.
 template <int kRows>
-LAYERCAST_INLINE void score(const AttentionArgs& args, const View& view, const float* q, float* scores) {
+__attribute__((noinline)) void score(const AttentionArgs& args, const View& view, const float* q, float* scores) {
   for (int j = 0; j < kKeyBlock; j += kSlab) {
     F32 sums[kRows][kSlabVectors];
     chains<kRows, kSlabVectors>(q, args.D, view.keys + j, kKeyBlock, static_cast<int>(args.D), sums);
@@ -111,15 +112,30 @@ LAYERCAST_INLINE float exponentiate(float* scores) {
   return m;
 }
 
-// Chains over the slots of channels [d, d + kVectors * kLanes) for kRows rows, merged into o: o * a + chain * b. With
-// kSum, the chains of p alone too, one a row.
-template <int kRows, int kVectors, bool kSum, class Lanes>
-LAYERCAST_INLINE void weigh(const View& view, int64_t d, Lanes lanes, const float* p, const float* a, const float* b,
-                            float* const* o, float* sums) {
-  F32 acc[kRows][kVectors], total[kRows];
+// sums[r], for the rows of p: the chain of a row over the slots. A lane a row; lanes past the last one repeat it.
+void sum_rows(const float* p, int rows, float* sums) {
+  alignas(64) float columns[kKeyBlock * kLanes];
+  for (int r = 0; r < rows; r += kLanes) {
+    Rows lanes;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      lanes.first[lane] = reinterpret_cast<const char*>(p + (r + lane < rows ? r + lane : rows - 1) * kKeyBlock);
+    }
+    lanes.end = reinterpret_cast<const char*>(p + rows * kKeyBlock);
+    lanes.measure();
+    pack_rows<Storage::kFloat32>(lanes, kKeyBlock, columns, kLanes);
+    F32 total = splat(0.0f);
+    for (int j = 0; j < kKeyBlock; ++j) total = total + load(columns + j * kLanes);
+    store(sums + r, total);
+  }
+}
+
+// Chains over the slots of channels [d, d + kVectors * kLanes) for kRows rows, merged into o: o * a + chain * b.
+template <int kRows, int kVectors, class Lanes>
+__attribute__((noinline)) void weigh(const View& view, int64_t d, Lanes lanes, const float* p, const float* a,
+                                     const float* b, float* const* o) {
+  F32 acc[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    total[r] = splat(0.0f);
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) acc[r][i] = splat(0.0f);
   }
@@ -130,14 +146,12 @@ LAYERCAST_INLINE void weigh(const View& view, int64_t d, Lanes lanes, const floa
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const F32 weight = splat(p[r * kKeyBlock + j]);
-      if constexpr (kSum) total[r] = total[r] + weight;
 #pragma GCC unroll 16
       for (int i = 0; i < kVectors; ++i) acc[r][i] = fma(weight, value[i], acc[r][i]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    if constexpr (kSum) store(sums + r, total[r], SomeLanes{1});
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       float* merged = o[r] + d + i * kLanes;
@@ -148,31 +162,34 @@ LAYERCAST_INLINE void weigh(const View& view, int64_t d, Lanes lanes, const floa
   }
 }
 
-// `weigh` over every channel; the sums of p come with the first ones.
+// `weigh` over every channel.
 template <int kRows>
 LAYERCAST_INLINE void weigh_channels(const AttentionArgs& args, const View& view, const float* p, const float* a,
-                                     const float* b, float* const* o, float* sums) {
+                                     const float* b, float* const* o) {
   int64_t d = 0;
-  for (; d + kSlab <= args.D; d += kSlab) {
-    if (d == 0) {
-      weigh<kRows, kSlabVectors, true>(view, d, AllLanes{}, p, a, b, o, sums);
-    } else {
-      weigh<kRows, kSlabVectors, false>(view, d, AllLanes{}, p, a, b, o, sums);
-    }
+  for (; d + kSlab <= args.D; d += kSlab) weigh<kRows, kSlabVectors>(view, d, AllLanes{}, p, a, b, o);
+  for (; d + kLanes <= args.D; d += kLanes) weigh<kRows, 1>(view, d, AllLanes{}, p, a, b, o);
+  if (d < args.D) weigh<kRows, 1>(view, d, SomeLanes{static_cast<int>(args.D - d)}, p, a, b, o);
+}
+
+// f.template operator()<rows>(first) over 0..count in tiles of at most kRows, about equal: 4 and 3 rather than 6 and 1.
+template <int kRows, class Function>
+LAYERCAST_INLINE void over_tiles(int count, const Function& f) {
+  int tiles = (count + kRows - 1) / kRows;
+  for (int r = 0; r < count; --tiles) {
+    const int rows = (count - r + tiles - 1) / tiles;
+    with_rows<kRows>(rows, [&]<int kTile>() { f.template operator()<kTile>(r); });
+    r += rows;
   }
-  for (; d + kLanes <= args.D; d += kLanes) weigh<kRows, 1, true>(view, d, AllLanes{}, p, a, b, o, sums);
-  if (d < args.D) weigh<kRows, 1, true>(view, d, SomeLanes{static_cast<int>(args.D - d)}, p, a, b, o, sums);
 }
 
 // Rows [begin, end) of the state, all seeing the block alike, through it.
 void attend_run(const AttentionArgs& args, const View& view, int begin, int end, State& state, float* scores) {
   const int count = end - begin;
   const float* q = state.q + begin * args.D;
-  for (int r = 0; r < count; r += kScoreRows) {
-    with_rows<kScoreRows>(count - r < kScoreRows ? count - r : kScoreRows,
-                          [&]<int kRows>() { score<kRows>(args, view, q + r * args.D, scores + r * kKeyBlock); });
-  }
-  alignas(64) float a[kQueryRows], b[kQueryRows], sums[kQueryRows];
+  over_tiles<kScoreRows>(count,
+                         [&]<int kRows>(int r) { score<kRows>(args, view, q + r * args.D, scores + r * kKeyBlock); });
+  alignas(64) float a[kQueryRows], b[kQueryRows], sums[kQueryRows + kLanes];
   float* m = state.m + begin;
   float* l = state.l + begin;
   for (int r = 0; r < count; ++r) {
@@ -188,11 +205,10 @@ void attend_run(const AttentionArgs& args, const View& view, int begin, int end,
     store(a + r, exp(load(a + r, lanes)), lanes);
     store(b + r, exp(load(b + r, lanes)), lanes);
   });
-  for (int r = 0; r < count; r += kValueRows) {
-    with_rows<kValueRows>(count - r < kValueRows ? count - r : kValueRows, [&]<int kRows>() {
-      weigh_channels<kRows>(args, view, scores + r * kKeyBlock, a + r, b + r, state.o + begin + r, sums + r);
-    });
-  }
+  sum_rows(scores, count, sums);
+  over_tiles<kValueRows>(count, [&]<int kRows>(int r) {
+    weigh_channels<kRows>(args, view, scores + r * kKeyBlock, a + r, b + r, state.o + begin + r);
+  });
   for_each_vector(count, [&](int64_t r, auto lanes) {
     const F32 scaled = load(sums + r, lanes) * load(b + r, lanes);
     store(l + r, fma(load(l + r, lanes), load(a + r, lanes), scaled), lanes);

@@ -19,7 +19,7 @@ constexpr int kTileRows = 4, kTileVectors = 4;
 constexpr int kTileColumns = kTileVectors * kLanes;
 
 // Rows (query, query head) of attention that share each block's transposed keys.
-constexpr int kQueryRows = 48;
+constexpr int kQueryRows = 96;
 
 // kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j]. Meanwhile a line of
 // `ahead` is asked for with each step, for what comes next.
