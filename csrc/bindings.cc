@@ -269,6 +269,15 @@ void rotary(uintptr_t q, uintptr_t rotated_q, int64_t Hq, int64_t q_stride_b, in
   });
 }
 
+// Sequences of up to `Tk` keys each.
+void run_attention(const AttentionArgs& args, int64_t Tk, int threads) {
+  const Kernels& kernels = active_kernels();
+  const int64_t rows = args.Hq / args.Hkv * args.Tq;
+  const int64_t units = args.B * args.Hkv * ((rows + kernels.attention_unit - 1) / kernels.attention_unit);
+  parallel_for(threads, units, grain_of((rows < kernels.attention_unit ? rows : kernels.attention_unit) * Tk * args.D),
+               [&](int64_t begin, int64_t end) { kernels.attention(args, begin, end); });
+}
+
 // The first key position that a sequence holds twice (nothing is computed then), or -1.
 int64_t attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t query_positions,
                   uintptr_t key_positions, int64_t B, int64_t Hq, int64_t Hkv, int64_t Tq, int64_t Tk, int64_t D,
@@ -300,12 +309,56 @@ int64_t attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t 
                               .window = window,
                               .scale = static_cast<float>(scale),
                               .softcap = static_cast<float>(softcap)};
-  const Kernels& kernels = active_kernels();
-  const int64_t units = B * Hkv * ((Hq / Hkv * Tq + kernels.attention_unit - 1) / kernels.attention_unit);
-  parallel_for(threads, units,
-               grain_of((Hq / Hkv * Tq < kernels.attention_unit ? Hq / Hkv * Tq : kernels.attention_unit) * Tk * D),
-               [&](int64_t begin, int64_t end) { kernels.attention(args, begin, end); });
+  run_attention(args, Tk, threads);
   return -1;
+}
+
+// Sequences packed in q and o, (tokens, heads, D): the queries of each are its last positions.
+// Neighbours with as many queries go through the kernel together. Strides are of a head and of a token or slot.
+void paged_attention(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t block_table, uintptr_t lengths,
+                     uintptr_t starts, int64_t B, int64_t pages_each, int64_t page_size, int64_t page_slots, int64_t Hq,
+                     int64_t Hkv, int64_t D, const Strides& q_strides, const Strides& k_strides,
+                     const Strides& v_strides, double scale, int64_t window, double softcap, int threads) {
+  const auto* table = pointer<const int64_t>(block_table);
+  const auto* length = pointer<const int64_t>(lengths);
+  const auto* start = pointer<const int64_t>(starts);
+  for (int64_t first = 0, end; first < B; first = end) {
+    const int64_t Tq = start[first + 1] - start[first];
+    KeyBlocks found;
+    std::vector<int64_t> query_positions;
+    int64_t longest = 0;
+    for (end = first; end < B && start[end + 1] - start[end] == Tq; ++end) {
+      add_paged_blocks(table + end * pages_each, length[end], page_size, page_slots, found);
+      for (int64_t t = 0; t < Tq; ++t) query_positions.push_back(length[end] - Tq + t);
+      longest = length[end] > longest ? length[end] : longest;
+    }
+    if (Tq == 0) continue;
+    const AttentionArgs args = {.q = pointer<const float>(q) + start[first] * q_strides[1],
+                                .k = pointer<const float>(k),
+                                .v = pointer<const float>(v),
+                                .o = pointer<float>(o) + start[first] * Hq * D,
+                                .query_positions = query_positions.data(),
+                                .blocks = found.blocks.data(),
+                                .block_offsets = found.offsets.data(),
+                                .B = end - first,
+                                .Hq = Hq,
+                                .Hkv = Hkv,
+                                .Tq = Tq,
+                                .D = D,
+                                .q_stride_b = Tq * q_strides[1],
+                                .q_stride_h = q_strides[0],
+                                .q_stride_t = q_strides[1],
+                                .k_stride_b = 0,
+                                .k_stride_h = k_strides[0],
+                                .k_stride_t = k_strides[1],
+                                .v_stride_b = 0,
+                                .v_stride_h = v_strides[0],
+                                .v_stride_t = v_strides[1],
+                                .window = window,
+                                .scale = static_cast<float>(scale),
+                                .softcap = static_cast<float>(softcap)};
+    run_attention(args, longest, threads);
+  }
 }
 
 // Fused multiply-adds made by `units` sets of independent chains, `steps` long, on `threads` threads.
@@ -364,4 +417,5 @@ NB_MODULE(_csrc, m) {
   m.def("rotary_table", rotary_table_at, unlocked);
   m.def("rotary", layercast::rotary, unlocked);
   m.def("attention", layercast::attention, unlocked);
+  m.def("paged_attention", layercast::paged_attention, unlocked);
 }

@@ -48,4 +48,20 @@ KeyBlocks find_key_blocks(const int64_t* key_positions, int64_t B, int64_t Tk) {
   return found;
 }
 
+void add_paged_blocks(const int64_t* block_table, int64_t length, int64_t page_size, int64_t page_slots,
+                      KeyBlocks& found) {
+  if (found.offsets.empty()) found.offsets.push_back(0);
+  for (int64_t first = 0; first < length; first += kKeyBlock) {
+    const int64_t count = length - first < kKeyBlock ? length - first : kKeyBlock;
+    KeyBlock& block = found.blocks.emplace_back();
+    block.index = first / kKeyBlock;
+    block.present = count == kKeyBlock ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t position = first + j;
+      block.slots[j] = static_cast<int32_t>(block_table[position / page_size] * page_slots + position % page_size);
+    }
+  }
+  found.offsets.push_back(static_cast<int64_t>(found.blocks.size()));
+}
+
 }  // namespace layercast

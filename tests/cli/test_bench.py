@@ -1,6 +1,8 @@
 """Contract under test: `layercast bench` prints and records what it measured, or one clear line."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -63,3 +65,37 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     assert result.returncode == 1
     assert str(path) in result.stderr
     assert path.read_text() == "{}"
+
+
+# A run with a tiny model whose check says that it has begun, and does not end.
+ENDLESS = """
+import sys, time
+from layercast.bench import checkpoint, model
+checkpoint.SHAPE |= dict(
+    vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+    num_attention_heads=2, num_key_value_heads=1,
+)
+def check(*arguments):
+    print("checking", flush=True)
+    time.sleep(99)
+model.check_logits = check
+sys.argv = ["layercast", "bench", "--only", "decode", "--rows", "1"]
+from layercast.cli.main import main
+main()
+"""
+
+
+def test_a_run_ended_by_a_signal_leaves_no_checkpoint_behind(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout.readline() == "checking\n"
+    # The control: there is one while it runs.
+    assert list(tmp_path.glob("layercast-*"))
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("layercast-*"))

@@ -77,6 +77,30 @@ CALLS = {
         ),
     ),
     "rotary": ((Q, K, COS, SIN), lambda q, k, c, s: ops.rotary(q, k, c, s)),
+    "paged_attention": (
+        (
+            Q[0].transpose(0, 1),
+            K.transpose(1, 2),
+            V.transpose(1, 2),
+            torch.arange(K.shape[0])[None],
+            torch.tensor([K.shape[0] * K.shape[2]]),
+            torch.tensor([0, Q.shape[2]]),
+            0.3,
+            5,
+            2.0,
+        ),
+        lambda q, k, v, table, lengths, starts, s, w, c: ops.paged_attention(
+            q,
+            k,
+            v,
+            block_table=table,
+            sequence_lengths=lengths,
+            cu_seqlens_q=starts,
+            scale=s,
+            window=w,
+            softcap=c,
+        ),
+    ),
     "attention": (
         (Q, K, V, POSITIONS, POSITIONS, 0.3, 5, 2.0),
         lambda q, k, v, qp, kp, s, w, c: ops.attention(

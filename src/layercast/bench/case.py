@@ -46,6 +46,7 @@ class Case:
         distribution: Where the inputs come from.
         variants: What is compared, LAYERCAST among them.
         short: Measured without `--full` too.
+        model: What a person calls the model, for the operations of a model.
     """
 
     operation: str
@@ -55,6 +56,7 @@ class Case:
     distribution: str
     variants: tuple[Variant, ...]
     short: bool = False
+    model: str = ""
 
     def size(self, name: str) -> int:
         """Return the size of that name."""
@@ -64,6 +66,8 @@ class Case:
     def shape_text(self) -> str:
         """The sizes as a person writes them, without the rows."""
         sizes = dict(self.sizes)
+        if self.model:
+            return self.model
         if self.operation == "linear":
             return f"{sizes['N']} x {sizes['K']}"
         if self.operation == "attention":

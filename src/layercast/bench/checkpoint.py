@@ -24,6 +24,8 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 
+NAME = "0.5 B model"
+
 DISTRIBUTION = "weights ~ N(0, 0.02^2), rounded to bfloat16; biases 0, gains 1; token ids uniform"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from layercast.bench import checkpoint
 from layercast.bench.case import Case, Facts, Prepared, Variant
 from layercast.bench.checks import relative_errors, require_bits
 from layercast.bench.model_worker import ModelWorker
@@ -122,7 +123,8 @@ def _prepared(
     return Prepared(
         turns={v: AskTurn(worker, request, arguments, workspace) for v, worker in workers.items()},
         check=lambda: check_logits(workers, rows, tokens, workspace.checkpoint() / "logits.pt"),
-        facts={n: loaded[Variant.LAYERCAST][n] for n in ("parameters", "weight_bytes")},
+        facts={"config": checkpoint.SHAPE}
+        | {n: loaded[Variant.LAYERCAST][n] for n in ("parameters", "weight_bytes")},
         schedule=SCHEDULE,
     )
 

@@ -106,6 +106,7 @@ def _model() -> Iterator[Case]:
                 distribution=checkpoint.DISTRIBUTION,
                 variants=_ALL,
                 short=operation == "decode" and count == 1,
+                model=checkpoint.NAME,
             )
 
 

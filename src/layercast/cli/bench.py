@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -91,6 +92,8 @@ def _measure(cases: tuple[Case, ...], threads: int | None, json_path: Path | Non
     from layercast.bench.timing import Schedule
     from layercast.bench.workspace import Workspace
 
+    # Ended by a signal, too, a run ends its processes and removes its checkpoint of a gigabyte.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if threads is not None:
         torch.set_num_threads(threads)
     console, schedule = Console(), Schedule()

@@ -13,6 +13,7 @@ from layercast.ops.experts import experts, route
 from layercast.ops.gated import gelu_mul, gelu_tanh_mul, silu_mul
 from layercast.ops.linear import linear, linear_part
 from layercast.ops.normalization import layer_norm, rms_norm
+from layercast.ops.paged_attention import paged_attention
 from layercast.ops.reduction import dot
 from layercast.ops.rotary import rotary, rotary_table
 from layercast.ops.sampling import sample, sequence_key
@@ -35,6 +36,7 @@ __all__ = [
     "linear",
     "linear_part",
     "log_softmax",
+    "paged_attention",
     "rms_norm",
     "rotary",
     "rotary_table",

@@ -47,15 +47,16 @@ def _check_shapes(
         )
 
 
-def _check_settings(window: int | None, softcap: float | None) -> None:
+def check_settings(function: str, window: int | None, softcap: float | None) -> None:
+    """Refuse a window or softcap that means nothing."""
     if window is not None and window < 1:
         raise ValueRangeError(
-            f"attention: `window` must be at least 1, got {window}. "
+            f"{function}: `window` must be at least 1, got {window}. "
             "Pass None to see every earlier key."
         )
     if softcap is not None and not 0.0 < softcap < float("inf"):
         raise ValueRangeError(
-            f"attention: `softcap` must be positive and finite, got {softcap}. "
+            f"{function}: `softcap` must be positive and finite, got {softcap}. "
             "Pass None for no softcap."
         )
 
@@ -71,7 +72,7 @@ def _kernel(
     softcap: float | None,
 ) -> Tensor:
     _check_shapes(q, k, v, query_positions, key_positions)
-    _check_settings(window, softcap)
+    check_settings("attention", window, softcap)
     return cpu.attention(q, k, v, query_positions, key_positions, scale, window, softcap)
 
 
@@ -86,7 +87,7 @@ def _fake(
     softcap: float | None,
 ) -> Tensor:
     _check_shapes(q, k, v, query_positions, key_positions)
-    _check_settings(window, softcap)
+    check_settings("attention", window, softcap)
     B, Hq, Tq, D = q.shape
     return q.new_empty((B, Tq, Hq, D))
 

@@ -1,7 +1,7 @@
 """Kernels in C++, for x86-64 and AArch64. Arguments are checked by `layercast.ops`, not here."""
 
 from layercast.kernels.cpu.activation import exp, gelu, gelu_tanh, log, sigmoid, silu, tanh
-from layercast.kernels.cpu.attention import attention
+from layercast.kernels.cpu.attention import attention, paged_attention
 from layercast.kernels.cpu.embedding import embedding
 from layercast.kernels.cpu.experts import experts, route
 from layercast.kernels.cpu.gated import gelu_mul, gelu_tanh_mul, silu_mul
@@ -30,6 +30,7 @@ __all__ = [
     "linear_part",
     "log",
     "log_softmax",
+    "paged_attention",
     "rms_norm",
     "rotary",
     "rotary_table",

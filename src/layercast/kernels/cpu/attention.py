@@ -1,4 +1,4 @@
-"""`attention` by the C++ kernels."""
+"""`attention` and `paged_attention` by the C++ kernels."""
 
 from __future__ import annotations
 
@@ -53,4 +53,48 @@ def attention(
             f"attention: `key_positions` must hold each position once per sequence, got "
             f"{duplicate} twice. Mark padding and empty slots with -1."
         )
+    return o
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """See `layercast.ops.paged_attention`."""
+    q = with_unit_stride(q)
+    # Bound to names: their memory must last through the call.
+    block_table, sequence_lengths = block_table.contiguous(), sequence_lengths.contiguous()
+    cu_seqlens_q = cu_seqlens_q.contiguous()
+    T, Hq, D = q.shape
+    o = q.new_empty((T, Hq, D))
+    csrc.paged_attention(
+        q.data_ptr(),
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        o.data_ptr(),
+        block_table.data_ptr(),
+        sequence_lengths.data_ptr(),
+        cu_seqlens_q.data_ptr(),
+        block_table.shape[0],
+        block_table.shape[1],
+        k_cache.shape[1],
+        k_cache.stride(0) // k_cache.stride(1),
+        Hq,
+        k_cache.shape[2],
+        D,
+        (q.stride(1), q.stride(0)),
+        (k_cache.stride(2), k_cache.stride(1)),
+        (v_cache.stride(2), v_cache.stride(1)),
+        scale,
+        window or 0,
+        softcap or 0.0,
+        torch.get_num_threads(),
+    )
     return o

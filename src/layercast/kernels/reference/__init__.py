@@ -6,7 +6,7 @@ the contract is a loop here.
 """
 
 from layercast.kernels.reference.activation import exp, gelu, gelu_tanh, log, sigmoid, silu, tanh
-from layercast.kernels.reference.attention import attention
+from layercast.kernels.reference.attention import attention, paged_attention
 from layercast.kernels.reference.embedding import embedding
 from layercast.kernels.reference.experts import experts, route
 from layercast.kernels.reference.gated import gelu_mul, gelu_tanh_mul, silu_mul
@@ -35,6 +35,7 @@ __all__ = [
     "linear_part",
     "log",
     "log_softmax",
+    "paged_attention",
     "rms_norm",
     "rotary",
     "rotary_table",

@@ -1,8 +1,9 @@
-"""`attention`: blocks of 64 key positions, merged in ascending order."""
+"""`attention`: blocks of 64 key positions, merged in ascending order; and over a paged cache."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,6 +48,37 @@ def attention(
                     None if softcap is None else np.float32(softcap),
                 )
     return to_tensor(canonical(o))
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """See `layercast.ops.paged_attention`."""
+    o = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    page_size = k_cache.shape[1]
+    for b, length in enumerate(sequence_lengths.tolist()):
+        start, end = cu_seqlens_q[b : b + 2].tolist()
+        positions = torch.arange(length)
+        pages, slots = block_table[b][positions // page_size], positions % page_size
+        o[start:end] = attention(
+            q[start:end].transpose(0, 1)[None],
+            k_cache[pages, slots].transpose(0, 1)[None],
+            v_cache[pages, slots].transpose(0, 1)[None],
+            torch.arange(length - (end - start), length)[None],
+            positions[None],
+            scale,
+            window,
+            softcap,
+        )[0]
+    return o
 
 
 def _attend(

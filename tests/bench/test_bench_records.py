@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from fakes import NAMES, fake_case, quiet_workspace
@@ -120,3 +122,15 @@ def test_the_notes_say_what_was_disturbed_or_came_from_a_cache():
     disturbed = " ".join(notes([_measurement(quiet=False)]))
     assert "Not quiet" in disturbed
     assert "cache" in disturbed
+
+
+def test_cases_and_records_need_no_library_of_the_study_or_the_command_line():
+    program = (
+        "import sys\n"
+        "for name in ('pydantic', 'pyarrow', 'plotly', 'math_verify', 'rich', 'typer'):\n"
+        "    sys.modules[name] = None\n"
+        "import layercast.bench, layercast.bench.records, layercast.bench.model\n"
+        "import layercast.bench.generation\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

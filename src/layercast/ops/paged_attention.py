@@ -1,0 +1,202 @@
+"""`paged_attention`: `attention` over a cache in pages, for sequences packed side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layercast.errors import ShapeError, ValueRangeError
+from layercast.kernels import cpu
+from layercast.ops.attention import MAX_HEAD_DIM, check_settings
+from layercast.ops.checks import require_dims, require_dtype, require_float32
+from layercast.ops.registration import register, runs_directly
+
+
+def _check_shapes(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+) -> None:
+    for name, x, layout in (
+        ("q", q, "(T, Hq, D)"),
+        ("k_cache", k_cache, "(pages, page_size, Hkv, D)"),
+        ("v_cache", v_cache, "(pages, page_size, Hkv, D)"),
+    ):
+        require_float32("paged_attention", name, x)
+        require_dims("paged_attention", name, x, layout.count(",") + 1, layout)
+    for name, x, layout in (
+        ("block_table", block_table, "(B, pages of a sequence)"),
+        ("sequence_lengths", sequence_lengths, "(B,)"),
+        ("cu_seqlens_q", cu_seqlens_q, "(B + 1,)"),
+    ):
+        require_dtype("paged_attention", name, x, torch.int64)
+        require_dims("paged_attention", name, x, 2 if name == "block_table" else 1, layout)
+    Hkv, D = k_cache.shape[2:]
+    if k_cache.shape != v_cache.shape or q.shape[2] != D or Hkv == 0 or q.shape[1] % Hkv:
+        raise ShapeError(
+            "paged_attention: `k_cache` and `v_cache` must have shape (pages, page_size, Hkv, "
+            f"{q.shape[2]}) with Hkv dividing {q.shape[1]} to fit `q` {tuple(q.shape)}, got "
+            f"{tuple(k_cache.shape)} and {tuple(v_cache.shape)}. Move axes with .permute()."
+        )
+    if not 1 <= D <= MAX_HEAD_DIM:
+        raise ShapeError(
+            f"paged_attention: head_dim must be within 1..{MAX_HEAD_DIM}, got {D}. "
+            "Larger heads have no kernel."
+        )
+    B = block_table.shape[0]
+    if sequence_lengths.shape != (B,) or cu_seqlens_q.shape != (B + 1,):
+        raise ShapeError(
+            f"paged_attention: `sequence_lengths` and `cu_seqlens_q` must have shapes ({B},) and "
+            f"({B + 1},) to fit `block_table` {tuple(block_table.shape)}, got "
+            f"{tuple(sequence_lengths.shape)} and {tuple(cu_seqlens_q.shape)}. "
+            "One length a sequence, and where each one's queries begin, then their number."
+        )
+
+
+def _check_strides(k_cache: Tensor, v_cache: Tensor) -> None:
+    steps = []
+    for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
+        page, slot, _, element = cache.stride()
+        if element != 1 or slot < 1 or page % slot:
+            raise ShapeError(
+                f"paged_attention: `{name}` must have heads contiguous in memory and pages a "
+                f"multiple of a slot apart, got strides {cache.stride()}. "
+                "Allocate the cache whole and permute views of it."
+            )
+        steps.append(page // slot)
+    if steps[0] != steps[1]:
+        raise ShapeError(
+            "paged_attention: `k_cache` and `v_cache` must be laid out alike, got strides "
+            f"{k_cache.stride()} and {v_cache.stride()}. Allocate both in one layout."
+        )
+
+
+def _check_values(
+    tokens: int,
+    k_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+) -> None:
+    pages, page_size = k_cache.shape[:2]
+    lengths, starts = sequence_lengths.tolist(), cu_seqlens_q.tolist()
+    if starts[0] != 0 or starts[-1] != tokens:
+        raise ValueRangeError(
+            f"paged_attention: `cu_seqlens_q` must run from 0 to the {tokens} tokens of `q`, got "
+            f"{starts[0]} to {starts[-1]}. It is the running sum of queries, with a leading 0."
+        )
+    for b, length in enumerate(lengths):
+        queries = starts[b + 1] - starts[b]
+        if not 0 <= queries <= length <= block_table.shape[1] * page_size:
+            raise ValueRangeError(
+                f"paged_attention: sequence {b} must have between its {queries} queries and "
+                f"{block_table.shape[1]} pages of {page_size} keys, got length {length}. Put the "
+                "new keys into the cache first, and list every page in `block_table`."
+            )
+        used = block_table[b, : -(-length // page_size)]
+        if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < pages:
+            raise ValueRangeError(
+                f"paged_attention: `block_table` must name pages within 0..{pages - 1}, got "
+                f"{int(used.min())} to {int(used.max())} for sequence {b}. Entries past a "
+                "sequence's length are not looked at."
+            )
+
+
+def _kernel(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    _check_shapes(q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q)
+    check_settings("paged_attention", window, softcap)
+    _check_strides(k_cache, v_cache)
+    _check_values(q.shape[0], k_cache, block_table, sequence_lengths, cu_seqlens_q)
+    return cpu.paged_attention(
+        q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, scale, window, softcap
+    )
+
+
+def _fake(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    _check_shapes(q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q)
+    check_settings("paged_attention", window, softcap)
+    return q.new_empty(q.shape)
+
+
+_operation = register(
+    "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_table, "
+    "Tensor sequence_lengths, Tensor cu_seqlens_q, float scale, int? window, float? softcap) "
+    "-> Tensor",
+    _kernel,
+    _fake,
+)
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    *,
+    block_table: Tensor,
+    sequence_lengths: Tensor,
+    cu_seqlens_q: Tensor,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """`attention` over keys and values in pages, for a ragged batch of packed queries.
+
+    Key p of sequence b is `k_cache[block_table[b, p // page_size], p % page_size]`. The queries of
+    a sequence are its last positions: prefill whole, in chunks or one token at a time.
+
+    Order: that of `attention`, positions counted in the sequence. The bits of a query depend on it
+    and on its sequence's keys alone: not on pages, their order or size, nor on other sequences.
+
+    Args:
+        q: Queries, float32, shape (T, Hq, D), sequences one after another, any strides.
+        k_cache: Keys, float32, shape (pages, page_size, Hkv, D), read where they lie: a view of
+            either usual layout, tokens or heads first within a page.
+        v_cache: Values, as `k_cache`, laid out alike.
+        block_table: int64, shape (B, P): pages of each sequence in order; entries past its length
+            are not looked at.
+        sequence_lengths: int64, shape (B,): keys of each sequence, new ones included.
+        cu_seqlens_q: int64, shape (B + 1,): where each sequence's queries begin in `q`, then T.
+        scale: Factor of the scores, usually D ** -0.5, rounded to float32.
+        window: Keys a query sees, itself included, or None for all.
+        softcap: Bound of the scores (Gemma 2), rounded to float32, or None.
+
+    Returns:
+        float32, shape (T, Hq, D), contiguous.
+
+    Raises:
+        DtypeError: q or a cache is not float32, or an index not int64.
+        ShapeError: The shapes or layouts do not fit, or head_dim exceeds 512.
+        ValueRangeError: A length, page or setting is out of range.
+        UnsupportedError: A tensor requires grad while grad mode is on, or is not on the CPU.
+
+    References:
+        Kwon et al. 2023, arXiv:2309.06180 (pages); see `attention` for the rest.
+    """
+    tensors = (q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q)
+    if not runs_directly(*tensors):
+        result: Tensor = _operation(*tensors, scale, window, softcap)
+        return result
+    return _kernel(*tensors, scale, window, softcap)
