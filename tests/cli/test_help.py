@@ -9,6 +9,7 @@ VERBS = (
     ["generate"],
     ["bench"],
     ["env"],
+    ["convert"],
     ["compare"],
     ["study", "run"],
     ["study", "report"],

@@ -10,6 +10,7 @@ import typer
 from layercast.cli import audit as audit_verb
 from layercast.cli import bench as bench_verb
 from layercast.cli import compare as compare_verb
+from layercast.cli import convert as convert_verb
 from layercast.cli import env as env_verb
 from layercast.cli import generate as generate_verb
 from layercast.cli.study import study_app
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate", epilog=generate_verb.EPILOG)(generate_verb.generate)
+app.command("convert", epilog=convert_verb.EPILOG)(convert_verb.convert)
 app.command("compare", epilog=compare_verb.EPILOG)(compare_verb.compare)
 app.command("audit", epilog=audit_verb.EPILOG)(audit_verb.audit)
 app.command("bench", epilog=bench_verb.EPILOG)(bench_verb.bench)
