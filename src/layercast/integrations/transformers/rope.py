@@ -84,16 +84,30 @@ def _frequencies(
     config: Any, parameters: dict[str, Any], context_length: int | None
 ) -> RopeFrequencies | dict[str, RopeFrequencies]:
     if "rope_theta" in parameters:
-        return _frequencies_of(config, parameters, context_length)
+        return frequencies_of(config, parameters, context_length)
     return {
-        layer_type: _frequencies_of(config, options, context_length)
+        layer_type: frequencies_of(config, options, context_length)
         for layer_type, options in parameters.items()
     }
 
 
-def _frequencies_of(
+def frequencies_of(
     config: Any, parameters: dict[str, Any], context_length: int | None
 ) -> RopeFrequencies:
+    """The frequencies that one set of rope parameters stands for.
+
+    Args:
+        config: Of the model.
+        parameters: `rope_parameters` of all its layers, or of one type of layer.
+        context_length: See `rotary_embedding`.
+
+    Returns:
+        The frequencies.
+
+    Raises:
+        KeyError: A rope type that no formula here is for.
+        LayercastError: Values out of range.
+    """
     rope_type = parameters.get("rope_type", "default")
     options = {k: v for k, v in parameters.items() if k in _KNOWN[rope_type] and v is not None}
     if rope_type in _STRETCHED:

@@ -1,0 +1,43 @@
+"""From hidden states to logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
+from layercast import ops
+
+
+class Logits(LogitsProcessor):  # type: ignore[misc]
+    """vLLM's, with the cap of Gemma 2 by our operations; a loaded one becomes one by its class.
+
+    The head is applied by its own method, `methods.LayerCastEmbeddingMethod`; where ranks hold
+    shares of the vocabulary, their logits are gathered.
+    """
+
+    def forward(
+        self,
+        lm_head: object,
+        hidden_states: Tensor,
+        embedding_bias: Tensor | None = None,
+        skip_gather: bool = False,
+    ) -> Tensor | None:
+        """Apply the head.
+
+        Args:
+            lm_head: Holds the weight.
+            hidden_states: Float32, shape (B, H).
+            embedding_bias: Shape (V,), or None.
+            skip_gather: Return this rank's share of the vocabulary.
+
+        Returns:
+            Float32, shape (B, V).
+        """
+        logits: Tensor | None = self._get_logits(
+            hidden_states, lm_head, embedding_bias, skip_gather
+        )
+        if logits is None or self.soft_cap is None:
+            return logits
+        # By a tensor: some devices turn division by a number into a multiplication.
+        capped: Tensor = ops.tanh(logits / logits.new_full((1,), self.soft_cap)) * self.soft_cap
+        return capped
