@@ -10,14 +10,21 @@ from torch import Tensor, nn
 from layercast import ops
 from layercast.errors import UnsupportedError
 from layercast.modules.rope_frequencies import RopeFrequencies
+from layercast.ops.backends import POISON, is_capturing
 
 
-def _reaches(position_ids: Tensor, limit: int) -> bool:
-    """Whether a position is at `limit` or beyond; False while a CUDA graph is captured."""
-    # Nothing can be read back then; the graph's first run, before it is captured, was looked at.
-    if position_ids.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return position_ids.numel() > 0 and int(position_ids.max()) >= limit
+def _below(position_ids: Tensor, limit: int) -> Tensor:
+    """The position ids, each of them below `limit`; in a captured graph others give NaN tables."""
+    if is_capturing(position_ids):
+        return position_ids.masked_fill(position_ids >= limit, POISON)
+    if position_ids.numel() > 0 and (largest := int(position_ids.max())) >= limit:
+        raise UnsupportedError(
+            f"RotaryEmbedding: `position_ids` must stay below {limit}, the length that this "
+            f"model's rope scaling was fixed for, got {largest}. Load with "
+            "quantization_config=LayerCastConfig(context_length=...) of the longest sequence, "
+            "which fixes the scaling of every sequence for that length."
+        )
+    return position_ids
 
 
 class RotaryEmbedding(nn.Module):
@@ -81,17 +88,13 @@ class RotaryEmbedding(nn.Module):
             (cos, sin), each float32 of shape (B, T, head_dim).
 
         Raises:
-            UnsupportedError: A position beyond the length that the scaling was fixed for.
+            UnsupportedError: A position beyond the length that the scaling was fixed for. In a
+                captured CUDA graph, which nothing is read from, its tables are NaN instead.
         """
         frequencies = self.frequencies[layer_type]
         limit = frequencies.position_limit
-        if limit is not None and _reaches(position_ids, limit):
-            raise UnsupportedError(
-                f"RotaryEmbedding: `position_ids` must stay below {limit}, the length that this "
-                f"model's rope scaling was fixed for, got {int(position_ids.max())}. Load with "
-                "quantization_config=LayerCastConfig(context_length=...) of the longest sequence, "
-                "which fixes the scaling of every sequence for that length."
-            )
+        if limit is not None:
+            position_ids = _below(position_ids, limit)
         cos, sin = ops.rotary_table(
             position_ids,
             head_dim=frequencies.head_dim,

@@ -19,6 +19,15 @@ LOWEST_CAPABILITY = (8, 0)
 """Oldest CUDA compute capability that the Triton kernels are compiled for in the tests."""
 
 
+POISON = 2**40
+"""A position or id that no model has: what is computed from it on a CUDA device is NaN."""
+
+
+def is_capturing(x: Tensor) -> bool:
+    """Whether a CUDA graph is being captured of what is computed from `x`: nothing can be read."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 @lru_cache(maxsize=1)
 def triton_kernels() -> Any:
     """The Triton backend, imported when a CUDA tensor first asks for it.

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layercast.errors import GuaranteeError, ShapeError, UnsupportedError, ValueRangeError
+from layercast.errors import GuaranteeError, UnsupportedError
 from layercast.integrations.transformers.adapters import refuse_adapters
 from layercast.integrations.transformers.architectures import calls_functions
 from layercast.integrations.transformers.attention import ATTENTION
 from layercast.integrations.transformers.decoding import LayerCastDecoding
 from layercast.integrations.transformers.functions import contracted_functions
-from layercast.integrations.transformers.kv_cache import CACHE_LAYERS, is_rounding, round_cache
-from layercast.integrations.transformers.positions import count_positions
+from layercast.integrations.transformers.kv_cache import check_cache, round_cache
+from layercast.integrations.transformers.position_checks import check_positions
 from layercast.integrations.transformers.tensor_parallel import ranks_asked, whole_tensors
 from layercast.modules.stored_weights import refuse_casts
+from layercast.ops.backends import is_capturing
 
 _SMALLEST_NORMAL = 2.0**-1022
 _GRAIN = 32768  # elements below which torch runs an elementwise operation on the calling thread
@@ -131,7 +132,8 @@ def check_forward(module: nn.Module, arguments: dict[str, Any]) -> None:
 
     Args:
         module: The decoder.
-        arguments: Of its forward, by name.
+        arguments: Of its forward, by name. While a CUDA graph is captured `position_ids` may be
+            put in their place: see `check_positions`.
 
     Raises:
         GuaranteeError: Training mode, flush-to-zero, or another attention.
@@ -159,28 +161,21 @@ def check_forward(module: nn.Module, arguments: dict[str, Any]) -> None:
     if tokens is None:
         return  # the model's own error is clear
     widest = max(config.hidden_size, getattr(config, "intermediate_size", None) or 0)
-    check_subnormals(tokens.shape[0] * tokens.shape[1] * widest)
-    seen = 0
+    check_subnormals(0 if tokens.is_cuda else tokens.shape[0] * tokens.shape[1] * widest)
+    seen: int | Tensor = 0
     if cache is not None:
-        _check_cache(cache)
-        seen = int(cache.get_seq_length())
-    _check_positions(positions, mask, seen, tokens.shape[0], tokens.shape[1])
+        check_cache(cache, capturing=is_capturing(tokens))
+        seen = cache.get_seq_length()
+    if not tokens.is_cuda:
+        seen = int(seen)
+    checked = check_positions(positions, mask, seen, tokens)
+    if checked is not None:
+        arguments["position_ids"] = checked
 
 
 @functools.cache
 def _forward_parameters(cls: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(cls.forward).parameters)[1:]
-
-
-def _check_cache(cache: Any) -> None:
-    layers = getattr(cache, "layers", (cache,))
-    others = {type(layer) for layer in layers if not is_rounding(layer)} - {*CACHE_LAYERS}
-    if others:
-        names = ", ".join(sorted(kind.__name__ for kind in others))
-        raise UnsupportedError(
-            f"layercast: `past_key_values` must be a DynamicCache or a StaticCache, got {names}. "
-            "Caches that quantise keys and values round them at times that depend on the batch."
-        )
 
 
 def check_subnormals(elements: int) -> None:
@@ -198,57 +193,10 @@ def check_subnormals(elements: int) -> None:
     flushed = not _SMALLEST_NORMAL * 0.5 > 0.0  # binary64, but the control word is the same
     if not flushed and elements > _GRAIN and (threads := torch.get_num_threads()) > 1:
         chunks = min(threads, -(-elements // _GRAIN))
-        flushed = not bool((torch.full((chunks * _GRAIN,), 2.0**-127) * 0.5).all())
+        flushed = not bool((torch.full((chunks * _GRAIN,), 2.0**-127, device="cpu") * 0.5).all())
     if flushed:
         raise GuaranteeError(
             "layercast: subnormal numbers must be kept, got a processor that flushes them to "
             "zero. Call torch.set_flush_denormal(False) before the first operation on tensors; "
             "another library may have set it."
-        )
-
-
-def _check_positions(
-    positions: Tensor | None, mask: Any, seen: int, batch: int, length: int
-) -> None:
-    """Position ids must count each row's own tokens from 0, as attention does."""
-    if isinstance(mask, dict):  # made by `slot_position_mask` beforehand, for a static cache
-        mask = next((m for m in mask.values() if m is not None), None)
-    if mask is None:
-        if positions is None:
-            return
-        counted = torch.arange(seen, seen + length)
-        real = None
-    elif mask.ndim == 2:
-        if mask.shape[1] < seen + length:
-            raise ShapeError(
-                f"layercast: `attention_mask` must cover the {seen} cached tokens and the "
-                f"{length} given, got {mask.shape[1]} columns. Pass the mask of the whole "
-                "sequence, 1 for real tokens and 0 for padding."
-            )
-        mask = mask[:, : seen + length].bool()
-        counted = (
-            mask.sum(1, keepdim=True) - 1 if length == 1 else count_positions(mask)[:, -length:]
-        )
-        real = mask[:, -length:]
-    elif mask.dtype is torch.int64 and mask.ndim == 4 and mask.shape[1:3] == (1, 1):
-        counted = mask[:, 0, 0, :length]
-        real = counted >= 0
-    else:
-        raise UnsupportedError(
-            "layercast: `attention_mask` must be a padding mask of shape (batch, length), got a "
-            f"{mask.dtype} mask of shape {tuple(mask.shape)}. Only causal, sliding-window and "
-            "padding masks are covered."
-        )
-    given = torch.arange(seen, seen + length) if positions is None else positions
-    wrong = given != counted
-    if real is not None:
-        wrong = wrong & real
-    if bool(wrong.any()):
-        row = int(wrong.expand(batch, length).any(1).nonzero()[0])
-        raise ValueRangeError(
-            "layercast: `position_ids` must count each row's real tokens from 0, got "
-            f"{'none' if positions is None else 'others'} for row {row}, whose padding or packing "
-            "shifts them. Pass position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0), the "
-            "columns of the tokens given, with the attention_mask; give packed sequences a row "
-            "each."
         )

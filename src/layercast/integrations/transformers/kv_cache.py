@@ -20,7 +20,7 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
-from layercast.errors import GuaranteeError
+from layercast.errors import GuaranteeError, UnsupportedError
 from layercast.integrations.transformers.config import cache_dtype_of
 
 CACHE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
@@ -43,6 +43,42 @@ def _rounding(cls: Any, dtype: torch.dtype) -> Any:
 def is_rounding(layer: Any) -> bool:
     """Whether a cache layer is one of transformers' made to round."""
     return hasattr(layer, "rounds_to") and type(layer).__base__ in CACHE_LAYERS
+
+
+def check_cache(cache: Any, *, capturing: bool) -> None:
+    """Refuse caches that store otherwise than the contract says.
+
+    Args:
+        cache: Of a forward pass.
+        capturing: Whether a CUDA graph is being captured, which holds every number of Python's as
+            it is now: a cache must then count on the device, and be as large as it will be.
+
+    Raises:
+        UnsupportedError: Another kind of cache, or one that a graph would not carry on.
+    """
+    layers = getattr(cache, "layers", (cache,))
+    others = {type(layer) for layer in layers if not is_rounding(layer)} - {*CACHE_LAYERS}
+    if others:
+        names = ", ".join(sorted(kind.__name__ for kind in others))
+        raise UnsupportedError(
+            f"layercast: `past_key_values` must be a DynamicCache or a StaticCache, got {names}. "
+            "Caches that quantise keys and values round them at times that depend on the batch."
+        )
+    if not capturing:
+        return
+    kinds = {type(layer).__base__ if is_rounding(layer) else type(layer) for layer in layers}
+    if kinds != {StaticLayer}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none that has its layers yet"
+        raise UnsupportedError(
+            "layercast: `past_key_values` must be a StaticCache without sliding windows while a "
+            f"CUDA graph is captured, got {names}: replayed, it would stay at this step. Run the "
+            "model without a graph."
+        )
+    if not all(layer.is_initialized for layer in layers):
+        raise UnsupportedError(
+            "layercast: `past_key_values` must have been used before a CUDA graph is captured, "
+            "got a StaticCache without memory yet. Run the prompt, or one step, first."
+        )
 
 
 def round_cache(config: Any, arguments: dict[str, Any]) -> None:

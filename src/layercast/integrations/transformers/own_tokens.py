@@ -26,6 +26,11 @@ class OwnTokens:
             self._mask = attention_mask.bool()
 
     @property
+    def device(self) -> torch.device:
+        """Where the tokens lie."""
+        return self._prompts.device
+
+    @property
     def padded(self) -> bool:
         """Whether any row holds padding."""
         return self._mask is not None

@@ -22,6 +22,7 @@ from transformers.masking_utils import (
 )
 
 from layercast.errors import ShapeError, UnsupportedError
+from layercast.ops.backends import POISON, is_capturing
 
 
 class SlotPositions(NamedTuple):
@@ -48,6 +49,32 @@ def count_positions(padding_mask: Tensor) -> Tensor:
         int64, shape (B, L); -1 where the mask is False.
     """
     return (padding_mask.cumsum(dim=1) - 1).masked_fill_(~padding_mask, -1)
+
+
+def positions_in_columns(
+    padding_mask: Tensor | None, first: int | Tensor, length: int, device: torch.device | str
+) -> Tensor:
+    """Positions of the tokens in `length` columns from `first` on, computed where they lie.
+
+    Args:
+        padding_mask: Bool, shape (B, L); None for no padding.
+        first: Column of the first token, on the device if a tensor: it is not read.
+        length: How many columns.
+        device: Of the result.
+
+    Returns:
+        int64, shape (B, length), or (1, length) without a mask; -1 for padding, and `POISON`
+        where the mask has no such column.
+    """
+    columns = torch.arange(length, device=device) + first
+    if padding_mask is None:
+        return columns[None]
+    counted = count_positions(padding_mask)
+    width = padding_mask.shape[1]
+    if width == 0:
+        return counted.new_full((counted.shape[0], length), POISON)
+    found = counted.index_select(1, columns.clamp(max=width - 1))
+    return found.masked_fill(columns >= width, POISON)
 
 
 def slot_position_mask(
@@ -89,7 +116,37 @@ def slot_position_mask(
             f"shows, got a sliding-window cache that has dropped {kv_offset}. Pass a cache "
             "without windows, DynamicCache() without a config."
         )
-    first = int(q_offset)
+    if isinstance(q_offset, Tensor) and q_offset.is_cuda and not kv_offset:
+        # A static cache counts on the device. Its slots past the last query are shown to none.
+        query = positions_in_columns(attention_mask, q_offset, q_length, device)
+        keys = positions_in_columns(attention_mask, 0, kv_length, device)
+        keys = keys.masked_fill(keys >= POISON, -1).expand(batch_size, -1)
+        query = query.expand(batch_size, -1)
+    else:
+        query, keys = _positions_of_slots(
+            batch_size,
+            (int(q_offset), q_length),
+            (kv_offset, kv_length),
+            attention_mask,
+            window,
+            device,
+        )
+    if window == 0:
+        # What models without sliding layers prepare all the same: a window that shows no key.
+        keys, window = torch.full_like(keys, -1), None
+    return pack(SlotPositions(query, keys, window))
+
+
+def _positions_of_slots(
+    batch_size: int,
+    queries: tuple[int, int],
+    keys: tuple[int, int],
+    attention_mask: Tensor | None,
+    window: int | None,
+    device: torch.device | str,
+) -> tuple[Tensor, Tensor]:
+    """Positions of queries and keys, given as first slot and number of slots."""
+    (first, q_length), (kv_offset, kv_length) = queries, keys
     end = first + q_length
     slots = max(end, kv_offset + kv_length)
     if attention_mask is None:
@@ -108,11 +165,7 @@ def slot_position_mask(
         counted = count_positions(attention_mask)
         if counted.shape[1] < slots:
             counted = F.pad(counted, (0, slots - counted.shape[1]), value=-1)
-    keys = counted[:, kv_offset : kv_offset + kv_length]
-    if window == 0:
-        # What models without sliding layers prepare all the same: a window that shows no key.
-        keys, window = torch.full_like(keys, -1), None
-    return pack(SlotPositions(counted[:, first:end], keys, window))
+    return counted[:, first:end], counted[:, kv_offset : kv_offset + kv_length]
 
 
 def pack(positions: SlotPositions) -> Tensor:
@@ -149,6 +202,10 @@ def unpack(mask: Tensor | None, q_length: int, kv_length: int) -> SlotPositions:
         ShapeError: It was made for other lengths.
     """
     positions = getattr(mask, "layercast_positions", None)
+    if positions is not None and mask is not None and is_capturing(mask):
+        # A graph is replayed on what the mask then holds, not on what was unpacked of it before.
+        row = mask[:, 0, 0]
+        positions = SlotPositions(row[:, :q_length], row[:, q_length:-1], positions.window)
     if positions is None:
         if (
             mask is None

@@ -183,8 +183,8 @@ class RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
         """Penalise the tokens each row holds."""
         penalised = scores.clone()
         for row, tokens in enumerate(self._own.rows(input_ids)):
-            ids = torch.tensor(sorted(set(tokens[0].tolist())))
-            ids = ids[ids < scores.shape[1]]
+            known = sorted(token for token in set(tokens[0].tolist()) if token < scores.shape[1])
+            ids = torch.tensor(known, dtype=torch.int64, device=scores.device)
             chosen = scores[row, ids]
             penalty = torch.full_like(chosen, self._penalty)
             penalised[row, ids] = torch.where(chosen < 0, chosen * penalty, chosen / penalty)
@@ -230,13 +230,16 @@ class SequenceBias(LogitsProcessor):  # type: ignore[misc]
                 if len(before) <= len(ids) and tuple(ids[len(ids) - len(before) :]) == before:
                     for token, bias in last.items():  # of two, one is -inf
                         added[token] = added.get(token, 0.0) + bias
-            at = torch.tensor(list(added), dtype=torch.int64)
-            if bool((at >= scores.shape[1]).any()):
+            if added and max(added) >= scores.shape[1]:
                 raise ValueRangeError(
                     f"generate: `sequence_bias` and `bad_words_ids` must hold token ids below "
                     f"{scores.shape[1]}, got {max(added)}. Use this checkpoint's tokenizer."
                 )
-            biased[row, at] = scores[row, at] + torch.tensor(list(added.values()))
+            at, bias = (
+                torch.tensor(list(values), dtype=dtype, device=scores.device)
+                for values, dtype in ((added, torch.int64), (added.values(), torch.float32))
+            )
+            biased[row, at] = scores[row, at] + bias
         return biased
 
 

@@ -89,7 +89,7 @@ class Sampling:
         Returns:
             `scores / temperature`, -inf where top-k, top-p or min-p cut a token off.
         """
-        warped = scores / torch.tensor(self.temperature, dtype=torch.float32, device=scores.device)
+        warped = scores / scores.new_full((1,), self.temperature)
         vocabulary = warped.shape[1]
         top_k = min(self.top_k or vocabulary, vocabulary)
         largest = warped.amax(dim=1, keepdim=True)
@@ -115,8 +115,7 @@ class Sampling:
             values, order = ops.topk(warped, width)
             weights = _weights(values, largest)
             through = weights.cumsum(dim=1)
-            totals = (through[:, -1] if total is None else total).tolist()
-            cuts = torch.tensor([[-(-each * units // TOP_P_UNIT)] for each in totals])
+            cuts = _share(through[:, -1] if total is None else total, units)[:, None]
             if width == top_k or bool((through[:, -1:] >= cuts).all()):
                 return values.masked_fill(through - weights >= cuts, -math.inf), order
             width = min(8 * width, top_k)
@@ -126,6 +125,15 @@ def _weights(scores: Tensor, largest: Tensor) -> Tensor:
     """`exp(scores - largest)` in units of 2**-40, int64."""
     exp = cpu.exp if scores.is_cpu else by_triton(cpu.exp)
     return (exp(scores - largest).double() * _WEIGHT_UNIT).round().long()
+
+
+def _share(total: Tensor, units: int) -> Tensor:
+    """`total * units / 2**32`, rounded up; by 16-bit parts of `total`, so that nothing overflows."""
+    high, low = total >> 32, total & 0xFFFFFFFF
+    upper, lower = (low >> 16) * units, (low & 0xFFFF) * units
+    # ceil(x / 2**32) = ceil(ceil(x / 2**16) / 2**16)
+    rounded = upper + ((lower + 0xFFFF) >> 16)
+    return high * units + ((rounded + 0xFFFF) >> 16)
 
 
 class SeedRequest(LogitsProcessor):  # type: ignore[misc]
@@ -160,7 +168,7 @@ class PhiloxDraw(LogitsProcessor):  # type: ignore[misc]
             warp: Whether the scores are asked for.
         """
         self.sampling = sampling
-        self.keys = keys
+        self.keys = keys.to(own.device)
         self.own = own
         self._warp = warp
         self._marks: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -208,7 +216,7 @@ class Unmark(StoppingCriteria):  # type: ignore[misc]
         """Put back the scores of the tokens just drawn."""
         self._draw.unmark(scores[self._seen :] if scores else ())
         self._seen = len(scores) if scores else self._seen
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 class Draft(LogitsProcessor):  # type: ignore[misc]
