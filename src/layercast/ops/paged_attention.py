@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ def _check_shapes(
     sequence_lengths: Tensor,
     cu_seqlens_q: Tensor,
     first_positions: Tensor | None,
+    max_queries: int | None,
 ) -> None:
     for name, x, layout in (
         ("q", q, "(T, Hq, D)"),
@@ -63,6 +66,11 @@ def _check_shapes(
             f"({B + 1},) to fit `block_table` {tuple(block_table.shape)}, got "
             f"{tuple(sequence_lengths.shape)} and {tuple(cu_seqlens_q.shape)}. "
             "One length a sequence, and where each one's queries begin, then their number."
+        )
+    if max_queries is not None and max_queries < 1:
+        raise ValueRangeError(
+            f"paged_attention: `max_queries` must be at least 1, got {max_queries}. Leave it out "
+            "where it is not known."
         )
 
 
@@ -111,31 +119,13 @@ def _check_lengths(
             )
 
 
-def _check_on_device(
-    q: Tensor,
-    k_cache: Tensor,
-    block_table: Tensor,
-    sequence_lengths: Tensor,
-    cu_seqlens_q: Tensor,
-    first_positions: Tensor | None,
-) -> None:
-    """Refuse lengths that do not fit and pages that do not exist, by one number from the device."""
-    pages, page_size = k_cache.shape[:2]
-    held = sequence_lengths if first_positions is None else sequence_lengths - first_positions
-    queries = cu_seqlens_q.diff()
-    fits = (queries >= 0) & (queries <= held) & (held <= block_table.shape[1] * page_size)
-    if first_positions is not None:
-        fits = fits & (first_positions >= 0)
-    whole = (cu_seqlens_q[0] == 0) & (cu_seqlens_q[-1] == q.shape[0])
-    ordinal = torch.arange(block_table.shape[1], device=q.device)
-    exists = (block_table >= 0) & (block_table < pages)
-    exists = exists | (ordinal * page_size >= held[:, None])
-    if not bool(fits.all() & whole & exists.all()):
+def _check_queries(cu_seqlens_q: Tensor, max_queries: int | None) -> None:
+    """Refuse a sequence with more queries than its caller says any has."""
+    most = max(cu_seqlens_q.diff().tolist(), default=0)
+    if max_queries is not None and most > max_queries:
         raise ValueRangeError(
-            "paged_attention: `cu_seqlens_q` must run from 0 to the number of queries, each "
-            "sequence must have at least as many keys as queries and room for them in its pages, "
-            f"and `block_table` must name pages within 0..{pages - 1}, got values that do not. "
-            "Call with the tensors on the CPU to learn which."
+            "paged_attention: `max_queries` must be at least the queries of every sequence, got "
+            f"{max_queries} and a sequence with {most}. Leave it out where it is not known."
         )
 
 
@@ -147,31 +137,23 @@ def _kernel(
     sequence_lengths: Tensor,
     cu_seqlens_q: Tensor,
     first_positions: Tensor | None,
+    max_queries: int | None,
     scale: float,
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    _check_shapes(q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
+    tensors = (q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
+    _check_shapes(*tensors, max_queries)
     check_settings("paged_attention", window, softcap)
     _check_strides(k_cache, v_cache)
     room = block_table.shape[1] * k_cache.shape[1]
     if q.is_cpu:
         _check_lengths(q.shape[0], room, sequence_lengths, cu_seqlens_q, first_positions)
-    elif not torch.cuda.is_current_stream_capturing():
-        # While a graph is captured nothing can be read back, nor when it is replayed.
-        _check_on_device(q, k_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
-    return (cpu.paged_attention if q.is_cpu else by_triton(cpu.paged_attention))(
-        q,
-        k_cache,
-        v_cache,
-        block_table,
-        sequence_lengths,
-        cu_seqlens_q,
-        first_positions,
-        scale,
-        window,
-        softcap,
-    )
+        _check_queries(cu_seqlens_q, max_queries)
+        return cpu.paged_attention(*tensors, scale, window, softcap)
+    # Nothing is read from the device, here or in a captured graph: what does not fit is NaN.
+    paged: Callable[..., Tensor] = by_triton(cpu.paged_attention)
+    return paged(*tensors, scale, window, softcap, max_queries=max_queries)
 
 
 def _fake(
@@ -182,19 +164,21 @@ def _fake(
     sequence_lengths: Tensor,
     cu_seqlens_q: Tensor,
     first_positions: Tensor | None,
+    max_queries: int | None,
     scale: float,
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    _check_shapes(q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
+    tensors = (q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
+    _check_shapes(*tensors, max_queries)
     check_settings("paged_attention", window, softcap)
     return q.new_empty(q.shape)
 
 
 _operation = register(
     "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_table, "
-    "Tensor sequence_lengths, Tensor cu_seqlens_q, Tensor? first_positions, float scale, "
-    "int? window, float? softcap) -> Tensor",
+    "Tensor sequence_lengths, Tensor cu_seqlens_q, Tensor? first_positions, int? max_queries, "
+    "float scale, int? window, float? softcap) -> Tensor",
     _kernel,
     _fake,
 )
@@ -210,6 +194,7 @@ def paged_attention(
     cu_seqlens_q: Tensor,
     scale: float,
     first_positions: Tensor | None = None,
+    max_queries: int | None = None,
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
@@ -235,6 +220,8 @@ def paged_attention(
         scale: Factor of the scores, usually D ** -0.5, rounded to float32.
         first_positions: int64, shape (B,): the first position of each sequence that the cache
             holds, where it has dropped those past a sliding window; None: 0 for all.
+        max_queries: Most queries that any sequence has, for a CUDA launch of no more than it
+            needs: 1 where all of them decode; None where that is not known.
         window: Keys a query sees, itself included, or None for all.
         softcap: Bound of the scores (Gemma 2), rounded to float32, or None.
 
@@ -245,8 +232,8 @@ def paged_attention(
         DtypeError: q is not float32, the caches are not of one storage type, or an index is not
             int64.
         ShapeError: The shapes or layouts do not fit, or head_dim exceeds 512.
-        ValueRangeError: A length, page or setting is out of range. While a CUDA graph is
-            captured, and when it is replayed, lengths and pages are not looked at.
+        ValueRangeError: A length, page or setting is out of range. On CUDA nothing is read back:
+            sequences whose lengths, pages or queries do not fit are NaN instead.
         UnsupportedError: A tensor requires grad while grad mode is on.
         BackendError: Tensors lie on several devices, or on one without kernels.
 
@@ -257,6 +244,6 @@ def paged_attention(
         q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions
     )  # fmt: skip
     if not runs_directly(*tensors):
-        result: Tensor = _operation(*tensors, scale, window, softcap)
+        result: Tensor = _operation(*tensors, max_queries, scale, window, softcap)
         return result
-    return _kernel(*tensors, scale, window, softcap)
+    return _kernel(*tensors, max_queries, scale, window, softcap)

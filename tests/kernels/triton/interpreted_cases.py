@@ -212,9 +212,11 @@ def paged_attention():
                 (None, None, [0, 0, 0, 7]),
             ):
                 cu = torch.tensor(starts)
-                yield same(
-                    "paged_attention", q, k, v, table, lengths, cu, first, 0.25, window, None
-                )
+                arguments = (q, k, v, table, lengths, cu, first, 0.25, window, None)
+                results, expected = same("paged_attention", *arguments)
+                yield results, expected
+                most = int(cu.diff().max())
+                yield kernels.paged_attention(*arguments, max_queries=most), expected
 
 
 @case
@@ -274,6 +276,53 @@ def what_has_no_meaning_fails_closed():
     for row in ([torch.nan, 1.0], [-torch.inf, -torch.inf], [torch.inf, 0.0]):
         one = torch.tensor([0])
         yield kernels.sample(torch.tensor([row]), 1.0, 3, one, one, 2, 2**32, 0), minus_one
+
+
+@case
+def packed_sequences_that_do_not_fit_are_nan():
+    """Of two sequences with two queries each the first; the other's bits are what they were."""
+    attention = importlib.import_module("layercast.kernels.triton.attention")
+    q, cache = draw_values("magnitudes", 1, (4, 2, 16)), draw_values("ties", 2, (3, 64, 1, 16))
+    table, lengths = torch.tensor([[0, 1], [2, 1]]), torch.tensor([70, 100])
+    starts, firsts = torch.tensor([0, 2, 4]), torch.tensor([0, 0])
+    fitting = reference.paged_attention(
+        q, cache, cache, table, lengths, starts, firsts, 0.25, None, None
+    )
+
+    def changed(x, *values):
+        return torch.tensor(values + tuple(x.flatten()[len(values) :].tolist())).view_as(x)
+
+    cases = [
+        {"table": changed(table, 3)},
+        {"table": changed(table, 0, -1)},
+        {"lengths": changed(lengths, 129)},
+        {"lengths": changed(lengths, 1)},
+        {"lengths": changed(lengths, -5)},
+        {"firsts": changed(firsts, -1)},
+        {"firsts": changed(firsts, 69)},
+        {"starts": changed(starts, -1)},
+    ]
+    for processors in (1, 64):
+        attention.multiprocessors = lambda device, count=processors: count
+        for case in cases:
+            given = {"table": table, "lengths": lengths, "starts": starts, "firsts": firsts} | case
+            y = kernels.paged_attention(q, cache, cache, *given.values(), 0.25, None, None)
+            yield y[:2], torch.full_like(y[:2], torch.nan)
+            yield y[2:], fitting[2:]
+        # A window that ends before the page that is missing.
+        late = {"table": changed(table, -1), "lengths": changed(lengths, 100)}
+        given = {"table": table, "lengths": lengths, "starts": starts, "firsts": firsts} | late
+        y = kernels.paged_attention(q, cache, cache, *given.values(), 0.25, 30, None)
+        given["table"] = table
+        yield y, reference.paged_attention(q, cache, cache, *given.values(), 0.25, 30, None)
+    # More queries than the caller says, and queries of no sequence.
+    given = (q, cache, cache, table, lengths, torch.tensor([0, 3, 4]), firsts, 0.25, None, None)
+    y = kernels.paged_attention(*given, max_queries=1)
+    expected = reference.paged_attention(*given)
+    yield y[3:], expected[3:]
+    yield y.isnan().any(-1).any(-1), torch.tensor([False, True, True, False])
+    given = (q, cache, cache, table, lengths, torch.tensor([0, 2, 3]), firsts, 0.25, None, None)
+    yield kernels.paged_attention(*given)[3], torch.full((2, 16), torch.nan)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ CASES = (
     "experts",
     "sample",
     "what_has_no_meaning_fails_closed",
+    "packed_sequences_that_do_not_fit_are_nan",
 )
 
 

@@ -125,10 +125,10 @@ def _type_of(name):
 
 
 def _attention(kernel, paged, split, rows=32, head_dim=128):
-    constants = {"PAGED": paged, "BLOCK_R": rows, "BLOCK_D": head_dim}
+    constants = {"PAGED": paged, "HAS_FIRSTS": paged, "BLOCK_R": rows, "BLOCK_D": head_dim}
     types = {"lengths": "*i64" if paged else "*i32"}
     if kernel is attention.attention_kernel:
-        constants |= {"HAS_FIRSTS": paged, "HAS_SOFTCAP": not paged, "SPLIT": split}
+        constants |= {"HAS_SOFTCAP": not paged, "SPLIT": split}
     return kernel, constants, types, {}
 
 

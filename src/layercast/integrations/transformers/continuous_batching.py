@@ -34,6 +34,10 @@ _REFUSED = {
     "decode_compile_config": "Compiled, operations would be fused and round differently",
     "default_compile_level": "Compiled, operations would be fused and round differently",
     "per_request_processors": "Sampling is that of the generation config for all requests",
+    "use_cuda_graph": "Tokens are chosen from what only the scheduler knows",
+    "q_padding_interval_size": "Steps are not padded, which only CUDA graphs would need",
+    "kv_padding_interval_size": "Steps are not padded, which only CUDA graphs would need",
+    "use_async_batching": "A token is chosen by those before it, which must be known by then",
 }
 
 
@@ -57,7 +61,8 @@ class BatchingManager(ContinuousBatchingManager):  # type: ignore[misc]
             UnsupportedError: An option outside the contract.
         """
         for name, reason in _REFUSED.items():
-            if getattr(continuous_batching_config, name, None):
+            value = getattr(continuous_batching_config, name, None)
+            if any(value) if isinstance(value, tuple) else value:
                 raise UnsupportedError(
                     f"generate_batch: `{name}` must be left out on a layercast model. {reason}."
                 )
@@ -181,14 +186,19 @@ class Runner(ModelRunner):  # type: ignore[misc]
         chosen_for = [request.state for request in requests if request.has_new_token]
         rows = batch_data["logits_indices"][: max(1, len(chosen_for))].long()
         keeps = {"logits_to_keep": rows} if self.supports_logits_to_keep(model) else {}
+        # A request's offset is already behind the tokens of this step.
+        batch = packed_batch(
+            batch_data, [(each.query_length, each.state.position_offset) for each in requests]
+        )
         logits = model(
             input_ids=batch_data["input_ids"].long(),
             position_ids=batch_data["position_ids"].long(),
-            attention_mask=packed_batch(batch_data, len(requests)).mask(),
+            attention_mask=batch.mask(),
             use_cache=False,
             **keeps,
         ).logits[0]
         logits = logits if keeps else logits[rows]
+        batch.check()
         if not chosen_for:
             return
         tokens = self.chooser.choose(chosen_for, logits)

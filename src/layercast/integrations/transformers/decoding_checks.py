@@ -129,5 +129,5 @@ def batching_config(model: Any, generation_config: Any) -> Any:
             f"generate_batch: `num_beams` must be 1, got {config.num_beams}. Use generate for a "
             "beam search."
         )
-    model._prepare_special_tokens(config, True, device="cpu")
+    model._prepare_special_tokens(config, True, device=model.device)
     return config

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layercast import ops
@@ -26,34 +27,72 @@ class KeySlots:
             cache returns, which has dropped older ones that some query sees.
         block_table: Slot of each key in order, shape (B, keys of the longest).
         first_positions: Position of each sequence's first key, shape (B,).
+        window: Keys that a query sees, or None for all: then every sequence is held whole.
     """
 
     in_pool: bool
     block_table: Tensor
     first_positions: Tensor
+    window: int | None
 
 
 @dataclass(frozen=True)
 class PackedBatch:
     """One step of continuous batching: tokens of several sequences in one row.
 
+    Tensors lie where the tokens do, and nothing of them is read before the step's end: what
+    decides how a step is computed is known to the scheduler.
+
     Attributes:
         cache: The paged cache of transformers.
         write_index: One tensor for each group of layers: slots of the new keys.
         read_index: One tensor for each group of layers: slots of all keys, those of the new ones
             being of no use with a sliding window; empty where no sequence has any in the cache.
-        queries: Columns of each sequence's new tokens.
-        positions: Position of each sequence's first new token.
-        keys: Kind of layer to the rows of each sequence's keys among those the cache returns.
+        scheduled: New tokens of each sequence, and all its tokens with these.
+        positions: Of the new tokens in their sequences, int64, shape (T,).
+        queries: Where each sequence's new tokens begin, then T; int64, shape (B + 1,).
+        keys: Kind of layer to where each sequence's keys begin among those the cache returns, then
+            their number, likewise.
     """
 
     cache: Any
     write_index: list[Tensor]
     read_index: list[Tensor]
-    queries: list[slice]
-    positions: list[int]
-    keys: dict[str, list[slice]]
+    scheduled: list[tuple[int, int]]
+    positions: Tensor
+    queries: Tensor
+    keys: dict[str, Tensor]
     _slots: dict[int, KeySlots] = field(default_factory=dict)
+
+    @functools.cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each sequence, new ones included; int64, shape (B,)."""
+        begins = self.queries[:-1].clamp(max=self.positions.shape[0] - 1)
+        return self.positions[begins] + self.queries.diff()
+
+    def check(self) -> None:
+        """Refuse a step that was computed of other tensors than the scheduler says; waits for it.
+
+        Raises:
+            UnsupportedError: Position ids that do not count each sequence's own tokens from 0, or
+                keys that do not begin with its first.
+        """
+        T = self.positions.shape[0]
+        column = torch.arange(T, device=self.positions.device)
+        sequence = torch.searchsorted(self.queries[1:], column, right=True)
+        begin = self.queries[sequence.clamp(max=len(self.scheduled) - 1)]
+        counted = self.positions[begin] + column - begin
+        found = [self.queries[-1:], (self.positions != counted).sum()[None], self.lengths]
+        expected = [T, 0, *(length for _, length in self.scheduled)]
+        for slots in self._slots.values():
+            if slots.window is None:
+                found.append(slots.first_positions)
+                expected += [0] * len(self.scheduled)
+        if torch.cat(found).tolist() != expected:
+            raise UnsupportedError(
+                "generate_batch: `position_ids` must count each sequence's tokens from 0, got "
+                "others. Use generate with this release of transformers."
+            )
 
     def mask(self) -> Tensor:
         """What is passed as attention mask: positions of the queries, and this batch with them.
@@ -61,9 +100,7 @@ class PackedBatch:
         Returns:
             int64, shape (1, 1, 1, T + 1), which models hand through untouched.
         """
-        pairs = zip(self.queries, self.positions, strict=True)
-        counted = [torch.arange(at, at + (q.stop - q.start)) for q, at in pairs]
-        packed = torch.cat([*counted, torch.zeros(1, dtype=torch.int64)])[None, None, None]
+        packed = F.pad(self.positions, (0, 1))[None, None, None]
         packed.layercast_packed = self  # type: ignore[attr-defined]
         return packed
 
@@ -101,15 +138,15 @@ class PackedBatch:
         else:
             updated = self._update(layer, key, value, self.read_index)
             keys, values = (x[0].transpose(0, 1) for x in updated)
-        ends = [new.stop for new in self.queries]
         return ops.paged_attention(
             query[0].transpose(0, 1),
             keys[:, None],
             values[:, None],
             block_table=slots.block_table,
-            sequence_lengths=torch.tensor(self._lengths()),
-            cu_seqlens_q=torch.tensor([0, *ends]),
+            sequence_lengths=self.lengths,
+            cu_seqlens_q=self.queries,
             first_positions=slots.first_positions,
+            max_queries=max(new for new, _ in self.scheduled),
             scale=scale,
             window=window,
             softcap=softcap,
@@ -120,29 +157,28 @@ class PackedBatch:
         layer: Any = module.layer_idx
         return self._group(layer)[2]
 
-    def _lengths(self) -> list[int]:
-        """Tokens of each sequence, new ones included."""
-        rows = zip(self.queries, self.positions, strict=True)
-        return [position + new.stop - new.start for new, position in rows]
-
     def _find_slots(self, group: int, kind: str, window: int | None) -> KeySlots:
-        rows = list(zip(self.queries, self.keys[kind], self._lengths(), strict=True))
-        firsts = torch.tensor([end - (own.stop - own.start) for _, own, end in rows])
         # A new key takes the slot of the one that has just left the window of its own query. With
         # more queries than that, earlier ones still see it.
-        in_pool = window is None or all(
-            end <= window or new.stop - new.start == 1 for new, _, end in rows
-        )
-        found = []
-        for new, own, _ in rows:
-            if in_pool:
-                before = own.stop - own.start - (new.stop - new.start)
-                old = self.read_index[group][own.start : own.start + before]
-                found.append(torch.cat([old, self.write_index[group][new]]))
-            else:
-                found.append(torch.arange(own.start, own.stop))
-        table = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
-        return KeySlots(in_pool, table.to(torch.int64), firsts)
+        in_pool = window is None or all(end <= window or new == 1 for new, end in self.scheduled)
+        begins = self.keys[kind]
+        held = begins.diff()
+        longest = max(end for _, end in self.scheduled)
+        if window is not None:  # what a window's cache returns: the keys before, and all new ones
+            longest = min(longest, window + max(new for new, _ in self.scheduled))
+        ordinal = torch.arange(longest, device=begins.device)
+        table = begins[:-1, None] + ordinal
+        if in_pool:
+            written, read = self.write_index[group], self.read_index[group]
+            before = held - self.queries.diff()
+            # Entries past a sequence's end are of no use, wherever they point.
+            at = (self.queries[:-1] - before)[:, None] + ordinal
+            new = written[at.clamp(0, written.shape[0] - 1)]
+            if read.shape[0]:
+                old = read[table.clamp(max=read.shape[0] - 1)]
+                new = torch.where(ordinal < before[:, None], old, new)
+            table = new
+        return KeySlots(in_pool, table.to(torch.int64), self.lengths - held, window)
 
     def _group(self, layer: int) -> tuple[int, str, int | None]:
         """Index and kind of the layers that share slots with this one, and their window."""
@@ -173,7 +209,7 @@ class PackedBatch:
     ) -> tuple[Tensor, Tensor]:
         """Write the new keys and values, and return those to be read, (1, Hkv, rows, D) each."""
         if _takes_options(self.cache.update.__func__):
-            unused = dict.fromkeys(self.keys, torch.zeros(0, dtype=torch.int32))
+            unused = dict.fromkeys(self.keys, key.new_empty(0, dtype=torch.int32))
             options = {
                 "cu_seq_lens_k": unused,
                 "max_length_k": dict.fromkeys(self.keys, 0),
@@ -186,37 +222,28 @@ class PackedBatch:
         return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
 
 
-def packed_batch(arguments: dict[str, Any], sequences: int) -> PackedBatch:
+def packed_batch(arguments: dict[str, Any], scheduled: Sequence[tuple[int, int]]) -> PackedBatch:
     """A step as continuous batching prepares it for flash attention.
 
     Args:
         arguments: Of the model's forward pass, as transformers would call it.
-        sequences: How many there are.
+        scheduled: New tokens of each sequence, and all its tokens with these.
 
     Returns:
-        The step, with lengths as Python integers.
-
-    Raises:
-        UnsupportedError: Position ids that do not count each sequence's own tokens.
+        The step. `check` tells, at its end, whether the two agree.
     """
     starts = arguments["cu_seq_lens_k"]
     if isinstance(starts, Tensor):  # as in older releases, where all layers are of one kind
         starts = {_FULL: starts, _SLIDING: starts}
-    queries = _slices(arguments["cu_seq_lens_q"], sequences)
-    ids = arguments["position_ids"][0].tolist()
-    for new in queries:
-        if ids[new] != list(range(ids[new.start], ids[new.start] + new.stop - new.start)):
-            raise UnsupportedError(
-                "generate_batch: `position_ids` must count each sequence's tokens from 0, got "
-                "others. Use generate with this release of transformers."
-            )
+    ends = len(scheduled) + 1
     return PackedBatch(
         cache=arguments["cache"],
         write_index=arguments["write_index"],
         read_index=arguments["read_index"],
-        queries=queries,
-        positions=[ids[new.start] for new in queries],
-        keys={kind: _slices(each, sequences) for kind, each in starts.items()},
+        scheduled=list(scheduled),
+        positions=arguments["position_ids"][0].long(),
+        queries=arguments["cu_seq_lens_q"][:ends].long(),
+        keys={kind: each[:ends].long() for kind, each in starts.items()},
     )
 
 
@@ -228,8 +255,3 @@ def packed_batch_of(mask: Tensor | None) -> PackedBatch | None:
 @functools.cache
 def _takes_options(update: Any) -> bool:
     return "kwargs" in inspect.signature(update).parameters
-
-
-def _slices(starts: Tensor, sequences: int) -> list[slice]:
-    ends = starts[: sequences + 1].tolist()
-    return [slice(a, b) for a, b in pairwise(ends)]

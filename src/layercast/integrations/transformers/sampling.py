@@ -128,7 +128,7 @@ def _weights(scores: Tensor, largest: Tensor) -> Tensor:
 
 
 def _share(total: Tensor, units: int) -> Tensor:
-    """`total * units / 2**32`, rounded up; by 16-bit parts of `total`, so that nothing overflows."""
+    """`total * units / 2**32`, rounded up, by 16-bit parts of `total`: nothing overflows."""
     high, low = total >> 32, total & 0xFFFFFFFF
     upper, lower = (low >> 16) * units, (low & 0xFFFF) * units
     # ceil(x / 2**32) = ceil(ceil(x / 2**16) / 2**16)

@@ -68,7 +68,9 @@ class TokenChooser:
         if requests[0].processors:
             rows = []
             for each, state, row in zip(requests, states, logits[:, None], strict=True):
-                tokens = torch.tensor([[*state.initial_tokens, *state.generated_tokens]])
+                tokens = torch.tensor(
+                    [[*state.initial_tokens, *state.generated_tokens]], device=row.device
+                )
                 rows.append(each.processors(tokens, row))
             scores = torch.cat(rows)
         sampling = requests[0].sampling
@@ -91,14 +93,14 @@ class TokenChooser:
     def _request_of(self, prompt: list[int], index: int, max_new_tokens: int) -> _Request:
         config = copy.copy(self._config)
         config.max_length = len(prompt) + max_new_tokens
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=self._model.device)
         processors = self._model._get_logits_processor(
             generation_config=config,
             input_ids_seq_length=len(prompt),
             encoder_input_ids=ids,
             prefix_allowed_tokens_fn=None,
             logits_processor=LogitsProcessorList(),
-            device="cpu",
+            device=ids.device,
             model_kwargs={},
         )
         sampling = None

@@ -47,6 +47,23 @@ def first_at_least(positions, n, wanted):
 
 
 @triton.jit
+def packed_sequence(lengths, starts, firsts, b, Tq, room, HAS_FIRSTS: tl.constexpr):
+    """Where a packed sequence's queries begin and how many they are, its length and first position.
+
+    No queries where the numbers do not fit each other or the memory: its rows stay NaN.
+    """
+    begin = tl.load(starts + b)
+    queries = tl.load(starts + b + 1) - begin
+    n = tl.load(lengths + b).to(tl.int64)
+    first = n * 0
+    if HAS_FIRSTS:
+        first = tl.load(firsts + b)
+    fits = (begin >= 0) & (queries >= 0) & (begin + queries <= Tq)
+    fits = fits & (first >= 0) & (queries <= n - first) & (n - first <= room)
+    return begin, tl.where(fits, queries, 0), n, first
+
+
+@triton.jit
 def attention_kernel(
     q,
     k,
@@ -81,6 +98,7 @@ def attention_kernel(
     v_stride_t,
     v_stride_page,
     page_size,
+    pages,
     window,
     scale,
     softcap,
@@ -99,14 +117,10 @@ def attention_kernel(
     row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     t = row // group
     head = h * group + row % group
-    n = tl.load(lengths + b).to(tl.int64)
-    first = n * 0
     if PAGED:
         # The queries of a sequence are its last positions.
-        begin = tl.load(starts + b)
-        queries = tl.load(starts + b + 1) - begin
-        if HAS_FIRSTS:
-            first = tl.load(firsts + b)
+        room = page_size.to(tl.int64) * Tk
+        begin, queries, n, first = packed_sequence(lengths, starts, firsts, b, Tq, room, HAS_FIRSTS)
         exists = t < queries
         qp = tl.where(exists, n - queries + t, -1)
         n = n - first
@@ -114,6 +128,8 @@ def attention_kernel(
         out = (begin + t) * (Hkv * group) + head
         sorted_slots, sorted_positions = slots, positions
     else:
+        n = tl.load(lengths + b).to(tl.int64)
+        first = n * 0
         exists = t < Tq
         qp = tl.load(query_positions + b * Tq + t, mask=exists, other=-1)
         q_rows = q + b * q_stride_b + t.to(tl.int64) * q_stride_t + head * q_stride_h
@@ -163,10 +179,19 @@ def attention_kernel(
             block = tl.load(sorted_positions + i) // 64
     while block <= last:
         slot, count = block_slots(
-            first, sorted_slots, sorted_positions, table + b * Tk, i, n, block, page_size, PAGED
+            first,
+            sorted_slots,
+            sorted_positions,
+            table + b * Tk,
+            i,
+            n,
+            block,
+            page_size,
+            pages,
+            PAGED,
         )
         kp = block * 64 + tl.arange(0, 64)
-        visible = (slot >= 0)[None, :] & (kp[None, :] <= qp[:, None])
+        visible = (slot != -1)[None, :] & (kp[None, :] <= qp[:, None])
         visible = visible & (qp[:, None] - kp[None, :] < window)
         # A key that no row sees is not read.
         present = (slot >= 0) & (tl.max(visible.to(tl.int32), 0) != 0)
@@ -178,6 +203,8 @@ def attention_kernel(
             k_at = b * k_stride_b + slot * k_stride_t + h * k_stride_h
             v_at = b * v_stride_b + slot * v_stride_t + h * v_stride_h
         s = block_scores(q_rows, k, k_at, present, D, scale, softcap, HAS_SOFTCAP, BLOCK_R)
+        if PAGED:
+            s = tl.where((slot == -2)[None, :], float("nan"), s)
         m_b, l_b, o_b = attend_block(s, v, v_at, present, visible, D, BLOCK_R, BLOCK_D)
         seen = tl.max(visible.to(tl.int32), 1) != 0
         if SPLIT and not alone:
@@ -223,6 +250,7 @@ def merge_kernel(
     positions,
     lengths,
     starts,
+    firsts,
     twice,
     m_blocks,
     l_blocks,
@@ -233,8 +261,10 @@ def merge_kernel(
     D,
     Hkv,
     group,
+    page_size,
     blocks,
     PAGED: tl.constexpr,
+    HAS_FIRSTS: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -246,8 +276,11 @@ def merge_kernel(
     head = h * group + row % group
     write = True
     if PAGED:
-        begin = tl.load(starts + b)
-        write = t < tl.load(starts + b + 1) - begin
+        room = page_size.to(tl.int64) * Tk
+        begin, queries, _n, _first = packed_sequence(
+            lengths, starts, firsts, b, Tq, room, HAS_FIRSTS
+        )
+        write = t < queries
         out = (begin + t) * (Hkv * group) + head
     else:
         out = (b * Tq + t) * (Hkv * group) + head
@@ -331,13 +364,15 @@ def _attend(
         **OPTIONS,
     )
     if split:
-        names = ("positions", "lengths", "starts", "twice")
+        names = ("positions", "lengths", "starts", "firsts", "twice")
         merge_kernel[(rows, B * Hkv)](
             y=y,
             **{name: pointers[name] for name in names},
             **partial,
             Tq=integers["Tq"],
             Tk=integers["Tk"],
+            page_size=integers["page_size"],
+            HAS_FIRSTS=has_firsts,
             **shared,
             **tile,
             **OPTIONS,
@@ -375,7 +410,7 @@ def attention(
         "firsts": positions,
         "twice": twice,
     }
-    integers = {"Tq": Tq, "Tk": Tk, "page_size": 1}
+    integers = {"Tq": Tq, "Tk": Tk, "page_size": 1, "pages": 1}
     for name, x in (("q", q), ("k", k), ("v", v)):
         stride_b, stride_h, stride_t, _ = x.stride()
         integers |= {
@@ -400,14 +435,15 @@ def paged_attention(
     scale: float,
     window: int | None,
     softcap: float | None,
+    max_queries: int | None = None,
 ) -> Tensor:
-    """See `layercast.ops.paged_attention`."""
+    """See `layercast.ops.paged_attention`. What no program writes, as it does not fit, is NaN."""
     q = with_unit_stride(q)
     T, Hq, D = q.shape
-    _, page_size, Hkv, _ = k_cache.shape
-    B, pages = block_table.shape
-    y = q.new_empty((T, Hq, D))
-    if y.numel() == 0:
+    pages, page_size, Hkv, _ = k_cache.shape
+    B, columns = block_table.shape
+    y = q.new_full((T, Hq, D), float("nan"))
+    if y.numel() == 0 or B == 0:
         return y
     lengths, starts = sequence_lengths.contiguous(), cu_seqlens_q.contiguous()
     pointers = {
@@ -422,7 +458,7 @@ def paged_attention(
         "firsts": starts if first_positions is None else first_positions.contiguous(),
         "twice": starts,
     }
-    integers = {"Tq": T, "Tk": pages, "page_size": page_size}
+    integers = {"Tq": T, "Tk": columns, "page_size": page_size, "pages": pages}
     integers |= {"q_stride_b": 0, "q_stride_h": q.stride(1), "q_stride_t": q.stride(0)}
     for name, cache in (("k", k_cache), ("v", v_cache)):
         page, slot, head, _ = cache.stride()
@@ -434,7 +470,8 @@ def paged_attention(
         }
     group = Hq // Hkv
     # One sequence may hold every query: another may bring none.
-    sizes = (B, Hkv, group, T * group, D, triton.cdiv(pages * page_size, KEY_BLOCK) + 1)
+    queries = T if max_queries is None else min(T, max_queries)
+    sizes = (B, Hkv, group, queries * group, D, triton.cdiv(columns * page_size, KEY_BLOCK) + 1)
     has_firsts = first_positions is not None
     _attend(q, y, sizes, pointers, integers, scale, window, softcap, True, has_firsts)
     return y

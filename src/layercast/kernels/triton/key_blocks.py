@@ -12,17 +12,20 @@ SLICE = tl.constexpr(16)
 
 
 @triton.jit
-def block_slots(first, slots, positions, table, i, n, block, page_size, PAGED: tl.constexpr):
-    """Slot of each of the 64 positions of a block, -1 where there is none, and how many there are.
+def block_slots(first, slots, positions, table, i, n, block, page_size, pages, PAGED: tl.constexpr):
+    """Slot of each of the 64 positions of a block, and how many keys the block has.
 
-    `i` is the first of the block's keys in ascending order. In pages, key i has position first + i.
+    -1 where there is none, -2 where the table names a page that does not exist. `i` is the first
+    of the block's keys in ascending order. In pages, key i has position first + i.
     """
     c = tl.arange(0, 64)
     if PAGED:
         held = block * 64 + c - first
         present = (held >= i) & (held < n)
         page = tl.load(table + tl.where(present, held // page_size, 0), mask=present, other=0)
-        slot = tl.where(present, page * page_size + held % page_size, -1)
+        exists = (page >= 0) & (page < pages)
+        slot = tl.where(exists, page * page_size + held % page_size, -2)
+        slot = tl.where(present, slot, -1)
         count = tl.sum(present.to(tl.int32), 0)
     else:
         r = i + c
