@@ -25,7 +25,7 @@ from layercast.integrations.vllm.coverage import check_coverage
 from layercast.integrations.vllm.embedding import VocabularyParallel
 from layercast.integrations.vllm.linear import RowParallel
 from layercast.integrations.vllm.logits import Logits
-from layercast.integrations.vllm.methods import LayerCastEmbeddingMethod
+from layercast.integrations.vllm.methods import LayerCastEmbeddingMethod, LayerCastLinearMethod
 from layercast.integrations.vllm.norms import RMSNorm
 from layercast.integrations.vllm.ranks import tensor_parallel_ranks
 from layercast.integrations.vllm.rotary import rotary_of
@@ -59,6 +59,10 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
         if replacement is not None:
             model.set_submodule(name, replacement)
     check_coverage(model, ranks)
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if isinstance(method, LayerCastLinearMethod | LayerCastEmbeddingMethod):
+            method.converted = True
 
 
 def _replacement(module: nn.Module, config: Any, **rotary: Any) -> nn.Module | None:

@@ -19,6 +19,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 )
 from vllm.model_executor.models.utils import PPMissingLayer
 
+from layercast.errors import GuaranteeError
 from layercast.integrations.vllm.activation import GeluAndMul, GeluTanhAndMul, SiluAndMul
 from layercast.integrations.vllm.architectures import READ, read_modules
 from layercast.integrations.vllm.attention import PagedAttention
@@ -46,6 +47,7 @@ def check_coverage(model: nn.Module, ranks: Any) -> None:
     Raises:
         UnsupportedError: Names the first such module and its class, or the model whose code was
             not read; see `settings.refuse_or_mark`.
+        GuaranteeError: A module would be compiled.
     """
     homes = read_modules(model)
     if not homes:
@@ -54,6 +56,11 @@ def check_coverage(model: nn.Module, ranks: Any) -> None:
             f"{type(model).__module__}.{type(model).__name__}"
         )
     for name, module in model.named_modules():
+        if not getattr(module, "do_not_compile", True):
+            raise GuaranteeError(
+                f"layercast: `{name}` must not be compiled: elementwise operations would be fused, "
+                "and round differently. Pass --enforce-eager."
+            )
         if not _is_covered(module, homes, ranks.size):
             cls = type(module)
             refuse_or_mark(

@@ -10,11 +10,19 @@ from vllm.model_executor.layers.linear import LinearMethodBase
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 
 from layercast import ops
+from layercast.errors import GuaranteeError
 from layercast.integrations.vllm.storage import create_stored_weight
 
 
 class _Stored:
-    """Makes a layer's weight, in the storage dtype."""
+    """Makes a layer's weight, in the storage dtype.
+
+    Attributes:
+        converted: Whether the rest of the model computes by our operations too; until then the
+            layer refuses to run.
+    """
+
+    converted = False
 
     def __init__(self, storage_dtype: torch.dtype | None) -> None:
         """Keep the dtype.
@@ -46,6 +54,19 @@ class _Stored:
     def process_weights_after_loading(self, layer: nn.Module) -> None:
         """Nothing: weights are read where they lie."""
 
+    def check_converted(self) -> None:
+        """Refuse to be part of a model that computes in another order elsewhere.
+
+        Raises:
+            GuaranteeError: The plugin did not take part when the model was loaded.
+        """
+        if not self.converted:
+            raise GuaranteeError(
+                "layercast: the model must be converted when it is loaded, got one that was not. "
+                "vLLM must load the plugin in every process: leave VLLM_PLUGINS unset, or name "
+                "layercast there."
+            )
+
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `layercast.ops.linear`.
 
@@ -59,7 +80,11 @@ class _Stored:
 
         Returns:
             Float32, shape (T, N).
+
+        Raises:
+            GuaranteeError: The model around the layer was not converted.
         """
+        self.check_converted()
         return ops.linear(x, layer._parameters["weight"], bias)
 
 
@@ -72,4 +97,5 @@ class LayerCastEmbeddingMethod(_Stored, QuantizeMethodBase):  # type: ignore[mis
 
     def embedding(self, layer: Any, input_: Tensor) -> Tensor:
         """Rows of a table that one process holds; see `layercast.ops.embedding`."""
+        self.check_converted()
         return ops.embedding(input_, layer._parameters["weight"])

@@ -17,6 +17,7 @@ from layercast.errors import UnsupportedError
 from layercast.integrations.transformers.config import QUANT_METHOD, LayerCastConfig
 from layercast.integrations.vllm.methods import LayerCastEmbeddingMethod, LayerCastLinearMethod
 from layercast.integrations.vllm.versions import check_version, installed_version
+from layercast.integrations.vllm.workers import prepare_workers
 
 
 class LayerCastQuantization(QuantizationConfig):  # type: ignore[misc]
@@ -45,6 +46,11 @@ class LayerCastQuantization(QuantizationConfig):  # type: ignore[misc]
                 f"{self.options.modules_to_not_convert}. Remove it from config.json, or run this "
                 "checkpoint in transformers."
             )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A worker's process reads this before it makes the worker and looks for plugins."""
+        prepare_workers()
+        self.__dict__.update(state)
 
     def get_name(self) -> str:
         """Of the method."""
