@@ -43,8 +43,12 @@ class LayerCastSampler(Sampler):  # type: ignore[misc]
 
     def forward(self, logits: Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> Any:
         """See vLLM; keeps digests for requests that ask for them."""
-        if sampling_metadata is self._runner.input_batch.sampling_metadata:
+        batch = self._runner.input_batch
+        if sampling_metadata is batch.sampling_metadata:
             self._keep_digests(logits)
+            # Not drawn from; vLLM would set them back for parts of a prompt, which it cannot on a
+            # CPU.
+            batch.generators.clear()
         return super().forward(logits, sampling_metadata, *args, **kwargs)
 
     @staticmethod
