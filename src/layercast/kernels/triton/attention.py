@@ -17,10 +17,12 @@ from torch import Tensor
 
 from layercast.kernels.triton.key_blocks import (
     attend_block,
+    block_pages,
     block_scores,
     block_slots,
     finish,
     merge,
+    visible_keys,
 )
 from layercast.kernels.triton.key_order import key_order
 from layercast.kernels.triton.launch import OPTIONS
@@ -178,30 +180,18 @@ def attention_kernel(
         else:
             block = tl.load(sorted_positions + i) // 64
     while block <= last:
-        slot, count = block_slots(
-            first,
-            sorted_slots,
-            sorted_positions,
-            table + b * Tk,
-            i,
-            n,
-            block,
-            page_size,
-            pages,
-            PAGED,
-        )
-        kp = block * 64 + tl.arange(0, 64)
-        visible = (slot != -1)[None, :] & (kp[None, :] <= qp[:, None])
-        visible = visible & (qp[:, None] - kp[None, :] < window)
+        visible = visible_keys(qp, block, window, BLOCK_R)
+        if PAGED:
+            slot, inner, count = block_pages(table + b * Tk, first, i, n, block, page_size, pages)
+            k_at = slot * k_stride_page + inner * k_stride_t + h * k_stride_h
+            v_at = slot * v_stride_page + inner * v_stride_t + h * v_stride_h
+        else:
+            slot, count = block_slots(sorted_slots, sorted_positions, i, n, block)
+            k_at = b * k_stride_b + slot.to(tl.int64) * k_stride_t + h * k_stride_h
+            v_at = b * v_stride_b + slot.to(tl.int64) * v_stride_t + h * v_stride_h
+        visible = visible & (slot != -1)[None, :]
         # A key that no row sees is not read.
         present = (slot >= 0) & (tl.max(visible.to(tl.int32), 0) != 0)
-        if PAGED:
-            page, inner = slot // page_size, slot % page_size
-            k_at = page * k_stride_page + inner * k_stride_t + h * k_stride_h
-            v_at = page * v_stride_page + inner * v_stride_t + h * v_stride_h
-        else:
-            k_at = b * k_stride_b + slot * k_stride_t + h * k_stride_h
-            v_at = b * v_stride_b + slot * v_stride_t + h * v_stride_h
         s = block_scores(q_rows, k, k_at, present, D, scale, softcap, HAS_SOFTCAP, BLOCK_R)
         if PAGED:
             s = tl.where((slot == -2)[None, :], float("nan"), s)

@@ -12,32 +12,46 @@ SLICE = tl.constexpr(16)
 
 
 @triton.jit
-def block_slots(first, slots, positions, table, i, n, block, page_size, pages, PAGED: tl.constexpr):
-    """Slot of each of the 64 positions of a block, and how many keys the block has.
+def block_slots(slots, positions, i, n, block):
+    """Slot of each of the 64 positions of a block, -1 where there is none, and how many there are.
 
-    -1 where there is none, -2 where the table names a page that does not exist. `i` is the first
-    of the block's keys in ascending order. In pages, key i has position first + i.
+    `i` is the first of the block's keys in ascending order.
     """
     c = tl.arange(0, 64)
-    if PAGED:
-        held = block * 64 + c - first
-        present = (held >= i) & (held < n)
-        page = tl.load(table + tl.where(present, held // page_size, 0), mask=present, other=0)
-        exists = (page >= 0) & (page < pages)
-        slot = tl.where(exists, page * page_size + held % page_size, -2)
-        slot = tl.where(present, slot, -1)
-        count = tl.sum(present.to(tl.int32), 0)
-    else:
-        r = i + c
-        position = tl.load(positions + r, mask=r < n, other=-64)
-        inside = position // 64 == block
-        place = position % 64
-        found = tl.load(slots + r, mask=r < n, other=0)
-        match = inside[:, None] & (place[:, None] == c[None, :])
-        # At most one of a column matches: a sum of integers, whatever its order.
-        slot = tl.sum(tl.where(match, found[:, None] + 1, 0), 0).to(tl.int64) - 1
-        count = tl.sum(inside.to(tl.int32), 0)
-    return slot, count
+    r = i + c
+    position = tl.load(positions + r, mask=r < n, other=-64)
+    inside = position // 64 == block
+    place = (position % 64).to(tl.int32)
+    found = tl.load(slots + r, mask=r < n, other=0)
+    match = inside[:, None] & (place[:, None] == c[None, :])
+    # At most one of a column matches: a sum of integers, whatever its order.
+    slot = tl.sum(tl.where(match, found[:, None] + 1, 0), 0) - 1
+    return slot, tl.sum(inside.to(tl.int32), 0)
+
+
+@triton.jit
+def block_pages(table, first, i, n, block, page_size, pages):
+    """Page of each of the 64 positions of a block and the place in it, and how many there are.
+
+    In pages, key i has position first + i. The page is -1 where there is no key, and -2 where the
+    table names one that does not exist.
+    """
+    held = (block * 64 - first).to(tl.int32) + tl.arange(0, 64)
+    present = (held >= i) & (held < n)
+    column = held // page_size
+    page = tl.load(table + tl.where(present, column, 0), mask=present, other=-1)
+    page = tl.where(present & ((page < 0) | (page >= pages)), -2, page)
+    return page, held - column * page_size, tl.sum(present.to(tl.int32), 0)
+
+
+@triton.jit
+def visible_keys(qp, block, window, BLOCK_R: tl.constexpr):
+    """Which of a block's 64 positions each row's query sees, shape (BLOCK_R, 64)."""
+    c = tl.arange(0, 64)[None, :]
+    # Within the block, so that 32 bits do: the last position seen, and the one before the first.
+    last = tl.minimum(qp - block * 64, 64).to(tl.int32)
+    before = tl.maximum(tl.minimum(qp - block * 64 - window, 64), -1).to(tl.int32)
+    return (c <= last[:, None]) & (c > before[:, None])
 
 
 @triton.jit
