@@ -16,6 +16,16 @@ def main(job_path: str, result_path: str) -> None:
     with open(job_path, encoding="utf-8") as file:
         job = json.load(file)
     os.environ.update(job["environment"])
+    if "LAYERCAST_TEST_RELEASE" in os.environ:
+        from layercast.integrations.vllm import quantization
+
+        quantization.installed_version = lambda: os.environ["LAYERCAST_TEST_RELEASE"]
+    if "LAYERCAST_TEST_UNHOOK" in os.environ:
+        from layercast.integrations.vllm import plugin, workers
+
+        plugin.register()
+        workers.WorkerWrapperBase.init_worker = workers.WorkerWrapperBase.init_worker.__wrapped__
+        workers.prepare_workers = plugin.register = lambda: None
     from vllm import LLM
 
     llm = LLM(**job["options"])

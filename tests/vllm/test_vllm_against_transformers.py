@@ -58,7 +58,7 @@ def test_every_row_of_log_probabilities(bundled, prompts, by_transformers, tmp_p
     engine = Engine(
         bundled,
         {**LAYERCAST, "max_num_batched_tokens": 24, "num_gpu_blocks_override": 16}
-        | {"block_size": 32, "max_num_seqs": 8},
+        | {"block_size": 32, "max_num_seqs": 8, "max_model_len": 256},
     )
     result = engine.run(tmp_path, requests)
     assert result["metrics"]["vllm:num_preemptions"] > 0
@@ -116,11 +116,14 @@ def test_architectures(architecture, tmp_path):
     check_equal(folder, tmp_path / "engine")
 
 
-def check_equal(folder, engine_folder, *, lengths=LENGTHS, **options):
+def check_equal(folder, engine_folder, *, lengths=LENGTHS, environment=None, **options):
+    """Answers of an engine with these options are transformers' answers."""
     prompts = [random_tokens(length, seed=length).tolist() for length in lengths]
     requests = [greedy(prompt, tokens=24, ignore_eos=True) for prompt in prompts]
     engine = Engine(
-        folder, {**LAYERCAST, "skip_tokenizer_init": True, "max_model_len": 256, **options}
+        folder,
+        {**LAYERCAST, "skip_tokenizer_init": True, "max_model_len": 256, **options},
+        environment or {},
     )
     (answers,) = engine.run(engine_folder, requests)["rounds"]
     generations = generate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 from engines import LAYERCAST, STOCK, Engine, greedy, outcomes, sampled
+from tiny_models import random_tokens, save_checkpoint
 
 pytestmark = pytest.mark.vllm
 
@@ -78,9 +79,58 @@ def test_requests_without_a_seed_draw_differently(bundled, prompts, tmp_path):
     assert outcomes(answers[:1]) != outcomes(answers[1:])
 
 
-def test_stock_float32_does_depend_on_the_batch(bundled, prompts, tmp_path):
-    """Control: the same comparison finds stock vLLM's float32 answers to differ."""
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Rows of thousands of terms, as real models have them."""
+    return save_checkpoint(
+        tmp_path_factory.mktemp("wide") / "checkpoint",
+        "llama",
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_attention_heads=8,
+        head_dim=128,
+    )
+
+
+WIDE = {"skip_tokenizer_init": True, "max_model_len": 256}
+CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4}
+
+
+def _wide_requests():
+    prompts = [random_tokens(length, seed=length).tolist() for length in range(20, 180, 10)]
+    return [greedy(prompt, tokens=16, ignore_eos=True) for prompt in prompts]
+
+
+def _wide_outcomes(wide, folder, options):
+    """One by one, all at once, and in chunks."""
+    requests = _wide_requests()
+    *apart, together = Engine(wide, {**options, **WIDE}).run(
+        folder / "whole", *([r] for r in requests), requests
+    )["rounds"]
+    (chunked,) = Engine(wide, {**options, **WIDE, **CHUNKED}).run(folder / "chunked", requests)[
+        "rounds"
+    ]
+    return outcomes([answer for (answer,) in apart]), outcomes(together), outcomes(chunked)
+
+
+def test_a_wide_model_does_not_depend_on_the_batch(wide, tmp_path):
+    apart, together, chunked = _wide_outcomes(wide, tmp_path, LAYERCAST)
+    assert together == apart
+    assert chunked == apart
+
+
+def test_stock_float32_depends_on_the_batch(wide, tmp_path):
+    """Control: the same comparisons find stock vLLM's float32 answers to differ."""
+    apart, together, chunked = _wide_outcomes(wide, tmp_path, STOCK)
+    assert together != apart
+    assert chunked != apart
+
+
+def test_stock_float32_depends_on_the_instruction_set(bundled, prompts, tmp_path):
+    """Control of the machine's axis."""
     requests = [greedy(prompt) for prompt in prompts]
-    result = Engine(bundled, dict(STOCK)).run(tmp_path, *([r] for r in requests), requests)
-    *one_by_one, together = result["rounds"]
-    assert outcomes(together) != outcomes([answer for (answer,) in one_by_one])
+    narrow = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    narrow["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
+    (wide,) = Engine(bundled, STOCK).run(tmp_path / "wide", requests)["rounds"]
+    (avx2,) = Engine(bundled, STOCK, narrow).run(tmp_path / "avx2", requests)["rounds"]
+    assert outcomes(avx2) != outcomes(wide)

@@ -48,6 +48,10 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
     config = vllm_config.model_config.hf_text_config
     positions = vllm_config.model_config.max_model_len
     ranks = tensor_parallel_ranks()
+    if options.storage_dtype is not None:
+        # Norms and biases, which vLLM holds in float32: they too are of the model asked for.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(options.storage_dtype)
     made: dict[int, nn.Module | None] = {}  # shared modules stay shared
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) not in made:
