@@ -125,11 +125,13 @@ def _type_of(name):
 
 
 def _attention(kernel, paged, split, rows=32, head_dim=128):
-    constants = {"PAGED": paged, "HAS_FIRSTS": paged, "BLOCK_R": rows, "BLOCK_D": head_dim}
+    constants = {"PAGED": paged, "HAS_FIRSTS": paged, **attention.attention_tile(rows, head_dim)}
+    num_warps = constants.pop("num_warps")
     types = {"lengths": "*i64" if paged else "*i32"}
-    if kernel is attention.attention_kernel:
-        constants |= {"HAS_SOFTCAP": not paged, "SPLIT": split}
-    return kernel, constants, types, {}
+    if kernel is attention.merge_kernel:
+        return kernel, constants, types, {}
+    constants |= {"HAS_SOFTCAP": not paged, "SPLIT": split}
+    return kernel, constants, types, {"num_warps": num_warps}
 
 
 def _few_rows(rows):

@@ -303,6 +303,16 @@ def merge_kernel(
         finish(l, o, merged, at, (d < D)[None, :] & (one == 0)[:, None], y)
 
 
+def attention_tile(rows: int, D: int) -> dict[str, int]:
+    """Tile for so many rows of a head: so large that few keys are read twice, so small that the
+    registers of its warps hold it (by what ptxas reports of spills for sm_80 and sm_90).
+    """
+    BLOCK_D = max(16, triton.next_power_of_2(D))
+    BLOCK_R = min(MAX_ROWS if BLOCK_D <= 128 else 16, triton.next_power_of_2(max(rows, 1)))
+    num_warps = 8 if BLOCK_D >= 128 or BLOCK_R == MAX_ROWS else 4
+    return {"BLOCK_R": BLOCK_R, "BLOCK_D": BLOCK_D, "num_warps": num_warps}
+
+
 def _attend(
     q: Tensor,
     y: Tensor,
@@ -317,8 +327,9 @@ def _attend(
 ) -> None:
     """Launch one kernel, or two where the blocks of a row are to be computed side by side."""
     B, Hkv, group, rows, D, blocks = sizes
-    BLOCK_R = min(MAX_ROWS, triton.next_power_of_2(max(rows, 1)))
-    BLOCK_D = max(16, triton.next_power_of_2(D))
+    tile = attention_tile(rows, D)
+    num_warps = tile.pop("num_warps")
+    BLOCK_R, BLOCK_D = tile["BLOCK_R"], tile["BLOCK_D"]
     tiles = triton.cdiv(rows, BLOCK_R)
     programs = tiles * B * Hkv
     wanted = 4 * multiprocessors(q.device)
@@ -335,7 +346,7 @@ def _attend(
         "seen_blocks": torch.empty(entries, dtype=torch.int32, device=q.device),
     }
     shared = {"D": D, "Hkv": Hkv, "group": group, "blocks": splits * per_split}
-    tile = {"PAGED": paged, "BLOCK_R": BLOCK_R, "BLOCK_D": BLOCK_D}
+    tile["PAGED"] = paged
     attention_kernel[(tiles, B * Hkv, splits)](
         q=q,
         y=y,
@@ -351,6 +362,7 @@ def _attend(
         HAS_SOFTCAP=softcap is not None,
         SPLIT=split,
         **tile,
+        num_warps=num_warps,
         **OPTIONS,
     )
     if split:
