@@ -162,6 +162,24 @@ def attention_positions(mode, B, Tq, Tk, generator):
 
 
 @case
+def key_order():
+    """Against a stable sort; more keys than are looked at a time."""
+    order = importlib.import_module("layercast.kernels.triton.key_order").key_order
+    generator = torch.Generator().manual_seed(10)
+    ascending = torch.arange(1500) - 3
+    gaps = torch.where(torch.rand(1500, generator=generator) < 0.3, -1, torch.arange(1500) + 7)
+    shuffled = torch.randperm(1500, generator=generator) - 40
+    rows = torch.stack([ascending, gaps, shuffled, torch.full((1500,), -1)]).clamp(min=-1)
+    slots, positions, counts, twice = order(rows)
+    yield twice, torch.zeros(4, dtype=torch.int32)
+    for row, found, at, count in zip(rows, slots, positions, counts, strict=True):
+        by_position = row.masked_fill(row < 0, 2**62).argsort(stable=True)[: int(count)]
+        yield count, (row >= 0).sum().to(torch.int32)
+        yield found[: int(count)], by_position.to(torch.int32)
+        yield at[: int(count)], row[by_position]
+
+
+@case
 def attention():
     generator = torch.Generator().manual_seed(6)
     shapes = [

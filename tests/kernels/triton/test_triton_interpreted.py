@@ -20,6 +20,7 @@ CASES = (
     "linear_part_and_join_parts",
     "rows",
     "embedding_and_rotary",
+    "key_order",
     "attention",
     "paged_attention",
     "experts",

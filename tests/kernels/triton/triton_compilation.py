@@ -170,7 +170,7 @@ KERNELS = {
     "attention-paged-split": _attention(attention.attention_kernel, True, True, rows=8),
     "merge": _attention(attention.merge_kernel, False, True, rows=8),
     "merge-paged": _attention(attention.merge_kernel, True, True, rows=8),
-    "key_order": (key_order.key_order_kernel, {"BLOCK_I": 64, "BLOCK_J": 64}, {}, {}),
+    "key_order": (key_order.key_order_kernel, {"TILE": 64, "BLOCK": 1024}, {}, {}),
     "dot": (reduction.dot_kernel, {}, {}, {}),
     "rms_norm": (normalization.rms_norm_kernel, {"UNIT_OFFSET": True, "BLOCK": 1024}, {}, {}),
     "layer_norm": (

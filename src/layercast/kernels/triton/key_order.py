@@ -9,47 +9,50 @@ from torch import Tensor
 
 from layercast.kernels.triton.launch import OPTIONS
 
-BLOCK_I = 64
-BLOCK_J = 64
+TILE = 64
+BLOCK = 1024
+"""Slots looked at a time to tell whether positions ascend one by one."""
 
 
 @triton.jit
 def key_order_kernel(
-    key_positions, slots, positions, counts, twice, Tk, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr
+    key_positions, slots, positions, counts, twice, Tk, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """A slot's rank is the number of keys before it: of lower slots where positions ascend one by
-    one, else counted. Integers only; grid (tiles of slots, sequences).
+    one, else counted against every other. Integers only; grid (tiles of slots, sequences).
     """
     b = tl.program_id(1).to(tl.int64)
     own = key_positions + b * Tk
-    i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
-    lowest = tl.full((BLOCK_J,), 2**62, tl.int64)
-    highest = tl.full((BLOCK_J,), -(2**62), tl.int64)
-    valid = tl.zeros((BLOCK_J,), tl.int32)
-    for start in tl.range(0, Tk, BLOCK_J):
-        j = start + tl.arange(0, BLOCK_J)
+    tile = tl.program_id(0) * TILE
+    i = tile + tl.arange(0, TILE)
+    lowest = tl.full((BLOCK,), 2**62, tl.int64)
+    highest = tl.full((BLOCK,), -(2**62), tl.int64)
+    valid = tl.zeros((BLOCK,), tl.int32)
+    before = tl.zeros((BLOCK,), tl.int32)
+    for start in tl.range(0, Tk, BLOCK):
+        j = start + tl.arange(0, BLOCK)
         other = tl.load(own + j, mask=j < Tk, other=-1)
         lowest = tl.where(other >= 0, tl.minimum(lowest, other - j), lowest)
         highest = tl.where(other >= 0, tl.maximum(highest, other - j), highest)
         valid += (other >= 0).to(tl.int32)
-    ascending = tl.min(lowest, 0) == tl.max(highest, 0)
+        before += ((other >= 0) & (j < tile)).to(tl.int32)
     position = tl.load(own + i, mask=i < Tk, other=-1)
-    rank = tl.zeros((BLOCK_I,), tl.int32)
-    equal = tl.zeros((BLOCK_I,), tl.int32)
-    for start in tl.range(0, Tk, BLOCK_J):
-        j = start + tl.arange(0, BLOCK_J)
-        other = tl.load(own + j, mask=j < Tk, other=-1)[None, :]
-        if ascending:
-            before = (other >= 0) & (j[None, :] < i[:, None])
-        else:
-            before = (other >= 0) & (other < position[:, None])
+    rank = tl.zeros((TILE,), tl.int32)
+    equal = tl.zeros((TILE,), tl.int32)
+    if tl.min(lowest, 0) == tl.max(highest, 0):
+        here = (position >= 0).to(tl.int32)
+        rank += tl.sum(before, 0) + tl.cumsum(here, 0) - here
+    else:
+        for start in tl.range(0, Tk, TILE):
+            j = start + tl.arange(0, TILE)
+            other = tl.load(own + j, mask=j < Tk, other=-1)[None, :]
+            rank += tl.sum(((other >= 0) & (other < position[:, None])).to(tl.int32), 1)
             same = (other == position[:, None]) & (j[None, :] != i[:, None])
             equal += tl.sum(same.to(tl.int32), 1)
-        rank += tl.sum(before.to(tl.int32), 1)
     present = (i < Tk) & (position >= 0)
     tl.store(slots + b * Tk + rank, i, mask=present)
     tl.store(positions + b * Tk + rank, position, mask=present)
-    tl.store(twice + b + tl.zeros((BLOCK_I,), tl.int64), 1, mask=present & (equal > 0))
+    tl.store(twice + b + tl.zeros((TILE,), tl.int64), 1, mask=present & (equal > 0))
     if tl.program_id(0) == 0:
         tl.store(counts + b, tl.sum(valid, 0))
 
@@ -74,8 +77,8 @@ def key_order(key_positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     counts = torch.zeros(B, dtype=torch.int32, device=device)
     twice = torch.zeros(B, dtype=torch.int32, device=device)
     if B and Tk:
-        grid = (triton.cdiv(Tk, BLOCK_I), B)
+        grid = (triton.cdiv(Tk, TILE), B)
         key_order_kernel[grid](
-            key_positions, slots, positions, counts, twice, Tk, BLOCK_I, BLOCK_J, **OPTIONS
+            key_positions, slots, positions, counts, twice, Tk, TILE, BLOCK, **OPTIONS
         )
     return slots, positions, counts, twice
