@@ -17,6 +17,7 @@ constexpr int kBlockTiles = 5;  // tiles of columns that use some chunks of x on
 constexpr int kBlockColumns = kBlockTiles * kTileColumns;
 constexpr int kPitch = kBlockColumns + kLanes;  // of the sums: rows must not share a few sets of the cache
 constexpr int kPanel = 128 * 1024;              // elements in these chunks of x
+constexpr int kIntoL2 = 2;                      // for __builtin_prefetch
 
 // Part of y: rows x columns.
 struct Block {
@@ -53,13 +54,24 @@ struct Join {
   float* out;
 };
 
+// A stretch of weights that is asked for while something else is computed: a line of it, or the next one, with each
+// step.
+struct Stretch {
+  const char* first;
+  int64_t advance;  // bytes a step
+};
+
 // kRows rows of x, a chunk of each in `panel`, against one packed tile; `at` is the tile's first sum. A function of its
 // own: its sums fill the register file.
 template <int kRows>
 __attribute__((noinline)) void multiply_tile(const float* panel, const float* packed, int count, const Join& join,
-                                             int64_t at) {
+                                             int64_t at, const Stretch& ahead) {
   F32 sums[kRows][kTileVectors];
-  chains<kRows, kTileVectors>(panel, kChunk, packed, kTileColumns, count, sums, panel + kRows * kChunk);
+  chains<kRows, kTileVectors>(panel, kChunk, packed, kTileColumns, count, sums,
+                              [&](int k) __attribute__((always_inline)) {
+                                __builtin_prefetch(panel + kRows * kChunk + 16 * k);
+                                __builtin_prefetch(ahead.first + ahead.advance * k, 0, kIntoL2);
+                              });
   const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
@@ -82,27 +94,38 @@ __attribute__((noinline)) void multiply_tile(const float* panel, const float* pa
   });
 }
 
-// Lines of weights to be asked for ahead of their use, a few between one tile of rows and the next.
-class LinesAhead {
+// Weights to be asked for before their turn: `bytes` of each of `rows` rows, in stretches, as many as there are
+// products to be computed meanwhile. Where rows are short, hardware does not see what comes next.
+class WeightsAhead {
  public:
-  LinesAhead(const char* first, int64_t pitch, int rows, int64_t bytes)
-      : row_(first), pitch_(pitch), rows_(rows), bytes_(bytes) {}
-  LAYERCAST_INLINE void ask(int lines) {
-    for (; lines > 0 && rows_ > 0; --lines) {
-      __builtin_prefetch(row_ + offset_);
-      offset_ += 64;
-      if (offset_ < bytes_) continue;
-      offset_ = 0;
+  // No rows: `hot`, which is in cache, is asked for instead.
+  WeightsAhead(const char* first, int64_t pitch, int64_t rows, int64_t bytes, int64_t products, const void* hot)
+      : row_(first), pitch_(pitch) {
+    if (pitch == bytes && rows > 0) {
+      bytes *= rows;
+      rows = 1;
+    }
+    per_row_ = rows > 0 ? products / rows : 0;
+    if (per_row_ == 0) {
+      row_ = static_cast<const char*>(hot);
+      return;
+    }
+    rows_ = rows;
+    advance_ = (bytes + kSteps * per_row_ - 1) / (kSteps * per_row_);
+  }
+  LAYERCAST_INLINE Stretch next() {
+    if (taken_ == per_row_ && rows_ > 1) {
       row_ += pitch_;
       --rows_;
+      taken_ = 0;
     }
+    return {row_ + (taken_ < per_row_ ? taken_++ : taken_) * kSteps * advance_, advance_};
   }
 
  private:
+  static constexpr int64_t kSteps = kChunk;
   const char* row_;
-  int64_t pitch_;
-  int rows_;
-  int64_t bytes_, offset_ = 0;
+  int64_t pitch_, per_row_, rows_ = 0, taken_ = 0, advance_ = 0;
 };
 
 int64_t chunks_in(const LinearArgs& args, int s) {
@@ -121,16 +144,40 @@ void pack_rows_of_x(const LinearArgs& args, int64_t row, int64_t end) {
   }
 }
 
-// Chunks [k, end), all of shard `s`, the first of which is the `chunk`th of x: a tile of the weights runs along all of
-// them.
+// Where a chunk lies: of which shard, from which k on, and the how manieth of x it is.
+struct Chunk {
+  int s = 0;
+  int64_t k = 0, index = 0;
+};
+
+// The chunk after `chunk`. An empty shard has one too, which takes no room in x: it is +0 and has its place in the
+// tree.
+LAYERCAST_INLINE Chunk next_chunk(const LinearArgs& args, const Chunk& chunk) {
+  const int64_t last = shard_bound(args, chunk.s + 1);
+  const int64_t index = chunk.index + (chunk.k < last);
+  if (chunk.k + kChunk < last) return {chunk.s, chunk.k + kChunk, index};
+  return {chunk.s + 1, last, index};
+}
+
+// The weights that follow those of chunks [first, end) and the tile at `column` of the block: of the next tile, or of
+// the first one further along k, or of the next block. Rows of transposed ones ask ahead by themselves.
+template <int kBytes>
+WeightsAhead weights_ahead(const LinearArgs& args, const Block& block, int column, const Chunk& first, const Chunk& end,
+                           const void* hot) {
+  const bool more = column + kTileColumns < block.columns, over = end.k >= args.K;
+  const int64_t next = block.column + (more || over ? column + kTileColumns : 0);
+  const int64_t k = more ? first.k : over ? 0 : end.k;
+  const int64_t left = args.transposed || next >= args.N ? 0 : args.N - next;
+  const int64_t tiles_of_rows = (block.rows + kTileRows - 1) / kTileRows;
+  return WeightsAhead(static_cast<const char*>(args.weight) + (left > 0 ? next * args.ldw + k : 0) * kBytes,
+                      args.ldw * kBytes, left < kTileColumns ? left : kTileColumns, (end.k - first.k) * kBytes,
+                      (end.index - first.index) * tiles_of_rows, hot);
+}
+
+// Chunks from `first` to before `end`: a tile of the weights runs along all of them.
 template <Storage kStorage, class Columns>
-void add_chunks(const LinearArgs& args, const Block& block, int s, int64_t k, int64_t end, int64_t chunk,
-                Workspace& work) {
+void add_chunks(const LinearArgs& args, const Block& block, const Chunk& first, const Chunk& end, Workspace& work) {
   constexpr int kBytes = Layout<kStorage>::kBytes;
-  const int64_t first = shard_bound(args, s), last = shard_bound(args, s + 1);
-  const auto count_at = [&](int64_t at) { return static_cast<int>(end - at < kChunk ? end - at : kChunk); };
-  const int tiles_of_rows = (block.rows + kTileRows - 1) / kTileRows;
-  const int lines = (kTileColumns * kChunk * kBytes / 64 + tiles_of_rows - 1) / tiles_of_rows;
   for (int column = 0; column < block.columns; column += kTileColumns) {
     // Vectors past the last column are packed from it once more, and their sums go nowhere.
     Columns columns[kTileVectors];
@@ -138,46 +185,36 @@ void add_chunks(const LinearArgs& args, const Block& block, int s, int64_t k, in
       const int64_t c = block.column + column + j * kLanes;
       columns[j] = Columns(args, c < args.N ? c : args.N - 1);
     }
-    const float* panel = args.packed + (chunk * args.M + block.row) * kChunk;
-    int64_t at = k;
-    do {  // Once for an empty shard too: it is +0 and takes its place in the tree.
-      const int count = count_at(at);
-      for (int j = 0; j < kTileVectors; ++j) columns[j].pack(at, count, work.packed + j * kLanes, kTileColumns);
-      Join join = {at == first ? nullptr : work.sums[kLevels], {}, 0, work.sums[kLevels]};
-      if (at + count == last) {
+    WeightsAhead ahead = weights_ahead<kBytes>(args, block, column, first, end, work.packed);
+    for (Chunk chunk = first; chunk.s != end.s || chunk.k != end.k;) {
+      const int64_t last = shard_bound(args, chunk.s + 1);
+      const int count = static_cast<int>(last - chunk.k < kChunk ? last - chunk.k : kChunk);
+      for (int j = 0; j < kTileVectors; ++j) columns[j].pack(chunk.k, count, work.packed + j * kLanes, kTileColumns);
+      Join join = {chunk.k == shard_bound(args, chunk.s) ? nullptr : work.sums[kLevels], {}, 0, work.sums[kLevels]};
+      if (chunk.k + count == last) {
         // A binary counter carries: each odd bit of s closes a subtree.
-        for (; (s >> join.levels) & 1; ++join.levels) join.waiting[join.levels] = work.sums[join.levels];
+        for (; (chunk.s >> join.levels) & 1; ++join.levels) join.waiting[join.levels] = work.sums[join.levels];
         join.out = work.sums[join.levels];
       }
-      const bool more = at + kChunk < end;
-      const int64_t next = (block.column + column + (more ? 0 : kTileColumns)) * args.ldw + (more ? at + kChunk : k);
-      LinesAhead ahead(static_cast<const char*>(args.weight) + next * kBytes, args.ldw * kBytes, kTileColumns,
-                       kChunk * kBytes);
+      const float* panel = args.packed + (chunk.index * args.M + block.row) * kChunk;
       for (int i = 0; i < block.rows; i += kTileRows) {
-        if (!args.transposed) ahead.ask(lines);
         with_rows<kTileRows>(block.rows - i < kTileRows ? block.rows - i : kTileRows, [&]<int kRows>() {
-          multiply_tile<kRows>(panel + i * kChunk, work.packed, count, join, i * kPitch + column);
+          multiply_tile<kRows>(panel + i * kChunk, work.packed, count, join, i * kPitch + column, ahead.next());
         });
       }
-      at += kChunk;
-      panel += args.M * kChunk;
-    } while (at < end);
+      chunk = next_chunk(args, chunk);
+    }
   }
 }
 
 template <Storage kStorage, class Columns>
 void linear_block(const LinearArgs& args, const Block& block, Workspace& work) {
-  const int64_t span = kPanel / (block.rows * kChunk) * kChunk;
-  int64_t chunk = 0;
-  for (int s = 0; s < args.shards; ++s) {
-    const int64_t begin = shard_bound(args, s), end = shard_bound(args, s + 1);
-    int64_t k = begin;
-    do {
-      add_chunks<kStorage, Columns>(args, block, s, k, end - k < span ? end : k + span, chunk + (k - begin) / kChunk,
-                                    work);
-      k += span;
-    } while (k < end);
-    chunk += chunks_in(args, s);
+  const int64_t span = kPanel / (block.rows * kChunk);
+  for (Chunk first; first.s < args.shards;) {
+    Chunk end = first;
+    for (int64_t i = 0; i < span && end.s < args.shards; ++i) end = next_chunk(args, end);
+    add_chunks<kStorage, Columns>(args, block, first, end, work);
+    first = end;
   }
   const float* sums = work.sums[__builtin_ctz(static_cast<unsigned>(args.shards))];
   for (int i = 0; i < block.rows; ++i) {

@@ -15,26 +15,92 @@
 namespace layercast {
 namespace {
 
-// A job and what is left of it. Threads take ranges as they come, half of their even share of what is left, so that
-// most of the work goes in few ranges and a slow core holds up a small one at most.
-struct Job {
-  RangeFunction function;
-  const void* context;
-  int64_t units, grain, threads;
-  std::atomic<int64_t> next{0};
-
-  void work() {
-    const FloatControl control;
-    int64_t begin = next.load(std::memory_order_relaxed);
-    while (begin < units) {
-      const int64_t share = (units - begin) / (2 * threads) / grain * grain;
-      const int64_t size = share < grain ? grain : share;
-      const int64_t end = units - begin < size ? units : begin + size;
-      if (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
-      function(context, begin, end);
-      begin = next.load(std::memory_order_relaxed);
+// A job and what is left of it. Each thread begins with an even share and takes it in order, half of what is left of it
+// at a time, so that what it asked memory for at the end of one range is what it needs in the next. When done it takes
+// the later half of the largest share left: a slow core holds up a small range at most.
+class Job {
+ public:
+  Job(RangeFunction function, const void* context, int64_t units, int64_t grain, int threads)
+      : function_(function), context_(context), units_(units), grain_(grain), shares_(shares_for(threads)) {
+    int64_t pieces = pieces_of(grain_);
+    if (pieces > UINT32_MAX) {
+      grain_ *= pieces / UINT32_MAX + 1;
+      pieces = pieces_of(grain_);
+    }
+    for (int i = 0; i < shares_; ++i) {
+      left_[i].range.store(packed(pieces * i / shares_, pieces * (i + 1) / shares_), std::memory_order_relaxed);
     }
   }
+
+  // What each of the threads calls, once.
+  void work() {
+    const FloatControl control;
+    std::atomic<uint64_t>& own = left_[joined_.fetch_add(1, std::memory_order_relaxed) % shares_].range;
+    for (uint64_t stolen; finish(own), steal(stolen);) {
+      // Another thread's already, where there are more threads than shares.
+      uint64_t seen = own.load(std::memory_order_relaxed);
+      if (size(seen) > 0 || !own.compare_exchange_strong(seen, stolen, std::memory_order_relaxed)) run(stolen);
+    }
+  }
+
+ private:
+  // Pieces [begin, end) of `grain` units, in one word.
+  static uint64_t packed(int64_t begin, int64_t end) {
+    return static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end);
+  }
+  static int64_t begin(uint64_t range) { return static_cast<int64_t>(range >> 32); }
+  static int64_t end(uint64_t range) { return static_cast<int64_t>(range & UINT32_MAX); }
+  static int64_t size(uint64_t range) { return end(range) - begin(range); }
+
+  static int shares_for(int threads) { return threads < kMostShares ? threads : kMostShares; }
+  int64_t pieces_of(int64_t grain) const { return (units_ + grain - 1) / grain; }
+
+  void run(uint64_t range) const {
+    const int64_t last = end(range) * grain_;
+    function_(context_, begin(range) * grain_, last < units_ ? last : units_);
+  }
+
+  void finish(std::atomic<uint64_t>& share) const {
+    uint64_t left = share.load(std::memory_order_relaxed);
+    while (size(left) > 0) {
+      const int64_t middle = begin(left) + (size(left) + 1) / 2;
+      if (!share.compare_exchange_weak(left, packed(middle, end(left)), std::memory_order_relaxed)) continue;
+      run(packed(begin(left), middle));
+      left = share.load(std::memory_order_relaxed);
+    }
+  }
+
+  // The later half of the largest share left; false if none is.
+  bool steal(uint64_t& stolen) {
+    for (;;) {
+      int victim = 0;
+      uint64_t most = 0;
+      for (int i = 0; i < shares_; ++i) {
+        const uint64_t left = left_[i].range.load(std::memory_order_relaxed);
+        if (size(left) > size(most)) victim = i, most = left;
+      }
+      if (size(most) == 0) return false;
+      const int64_t middle = begin(most) + size(most) / 2;
+      stolen = packed(middle, end(most));
+      // No range returns once taken, so an equal one is the one that was seen.
+      if (left_[victim].range.compare_exchange_weak(most, packed(begin(most), middle), std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+  }
+
+  static constexpr int kMostShares = 64;
+  // A line each: threads must not wait for one another's.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> range;
+  };
+
+  RangeFunction function_;
+  const void* context_;
+  int64_t units_, grain_;
+  int shares_;
+  std::atomic<int> joined_{0};
+  Share left_[kMostShares];
 };
 
 inline void pause() {
@@ -191,7 +257,7 @@ void find_threads() {
 }
 
 // The job on up to `threads` threads, the caller's among them; false if a pool's are all taken.
-bool run_on_threads(Job& job, int threads) {
+bool run_on_threads(Job& job, int parts, int threads) {
   find_threads();
   if (openmp_region != nullptr) {
     // All of them, if the job is for fewer too: OpenMP ends the threads a smaller region leaves out.
@@ -200,7 +266,7 @@ bool run_on_threads(Job& job, int threads) {
   }
   const PoolLease lease(*pool);
   if (lease.get() == nullptr) return false;
-  lease.get()->run(job, static_cast<int>(job.threads) - 1);
+  lease.get()->run(job, parts - 1);
   return true;
 }
 
@@ -211,8 +277,8 @@ void run_ranges(int threads, int64_t units, int64_t grain, RangeFunction f, cons
   const int64_t grains = (units + grain - 1) / grain;
   const int parts = static_cast<int>(grains < threads ? grains : threads);
   if (parts > 1) {
-    Job job = {f, context, units, grain, parts};
-    if (run_on_threads(job, threads)) return;
+    Job job(f, context, units, grain, parts);
+    if (run_on_threads(job, parts, threads)) return;
   }
   const FloatControl control;
   f(context, 0, units);

@@ -21,18 +21,23 @@ constexpr int kTileColumns = kTileVectors * kLanes;
 // Rows (query, query head) of attention that share each block's transposed keys.
 constexpr int kQueryRows = 96;
 
-// kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j]. Meanwhile a line of
-// `ahead` is asked for with each step, for what comes next.
-template <int kRows, int kVectors>
+// Nothing to be done with each step.
+struct NoStep {
+  LAYERCAST_INLINE void operator()(int) const {}
+};
+
+// kRows chains of `count` steps each, from +0: chains[i][j] = sum over k of x[i][k] * w[k][j]. With each step comes
+// step(k), which may ask for what will be needed next.
+template <int kRows, int kVectors, class Step = NoStep>
 LAYERCAST_INLINE void chains(const float* x, int64_t ldx, const float* w, int64_t pitch, int count,
-                             F32 (&sums)[kRows][kVectors], const float* ahead = nullptr) {
+                             F32 (&sums)[kRows][kVectors], const Step& step = {}) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) sums[i][j] = splat(0.0f);
   }
   for (int k = 0; k < count; ++k) {
-    if (ahead != nullptr) __builtin_prefetch(ahead + 16 * k);
+    step(k);
     F32 columns[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) columns[j] = load(w + k * pitch + j * kLanes);
