@@ -1,0 +1,110 @@
+"""Contract under test: over HTTP, an answer is the same alone and beside 31 others.
+
+The client is the official one of OpenAI. Half of the requests are greedy, half drawn with a seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from engines import bits
+from servers import serving
+
+from layercast import testbed
+from layercast.integrations.transformers import Sampling, generate
+
+pytestmark = pytest.mark.vllm
+
+LAYERCAST = ("--quantization", "layercast", "--dtype", "float32")
+REQUESTS = 32
+TOKENS = 24
+
+
+def _questions() -> list[str]:
+    return [problem.question for problem in testbed.problems()[:REQUESTS]]
+
+
+def _sampling(number: int) -> dict:
+    return {"temperature": 0.9, "seed": number} if number % 2 else {"temperature": 0.0}
+
+
+async def _ask(client, number: int) -> list:
+    reply = await client.chat.completions.create(
+        model="model",
+        messages=[{"role": "user", "content": _questions()[number]}],
+        max_tokens=TOKENS,
+        logprobs=True,
+        top_logprobs=5,
+        **_sampling(number),
+    )
+    choice = reply.choices[0]
+    entries = choice.logprobs.content
+    return [
+        choice.message.content,
+        bits([entry.logprob for entry in entries]),
+        [[(top.token, *bits([top.logprob])) for top in entry.top_logprobs] for entry in entries],
+    ]
+
+
+async def _alone_and_together(address: str) -> tuple[list, list]:
+    from openai import AsyncOpenAI
+
+    async with AsyncOpenAI(base_url=address, api_key="none") as client:
+        alone = [await _ask(client, number) for number in range(REQUESTS)]
+        together = await asyncio.gather(*(_ask(client, number) for number in range(REQUESTS)))
+    return alone, list(together)
+
+
+@pytest.fixture(scope="module")
+def served(bundled, tmp_path_factory):
+    """Answers alone and together, of the bundled model under layercast."""
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with serving(bundled, log, *LAYERCAST) as address:
+        return asyncio.run(_alone_and_together(address))
+
+
+def test_a_request_is_answered_alike_alone_and_beside_31_others(served):
+    alone, together = served
+    assert together == alone
+
+
+def test_the_server_answers_as_transformers_does(served, layercast_model, tokenizer):
+    for number, question in enumerate(_questions()):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        (generation,) = generate(
+            layercast_model,
+            [tokenizer(text, add_special_tokens=False)["input_ids"]],
+            max_new_tokens=TOKENS,
+            top_k=5,
+            eos_token_ids=[tokenizer.eos_token_id],
+            pad_token_id=tokenizer.pad_token_id,
+            sampling=Sampling(**_sampling(number)) if number % 2 else None,
+        )
+        told = tokenizer.decode(generation.token_ids, skip_special_tokens=True)
+        assert served[0][number][0] == told
+        assert served[0][number][1] == bits(generation.logprobs)
+
+
+def test_a_converted_checkpoint_is_served_without_an_argument(bundled, served, tmp_path):
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    for file in bundled.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "layercast"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with serving(folder, tmp_path / "log.txt", "--dtype", "float32") as address:
+        alone, together = asyncio.run(_alone_and_together(address))
+    assert alone == served[0]
+    assert together == served[0]
+
+
+def test_stock_bfloat16_is_answered_otherwise_beside_others(bundled, tmp_path):
+    """Control: the same comparison finds the stock server's answers to differ."""
+    with serving(bundled, tmp_path / "log.txt", "--dtype", "bfloat16") as address:
+        alone, together = asyncio.run(_alone_and_together(address))
+    assert together != alone
