@@ -1,8 +1,9 @@
 """Runs a study in a process of its own, to be killed: ``run_in_process.py OUT PLAN_JSON ENGINE``.
 
 ENGINE is ``stub``, ``transformers``, ``killing`` or ``endpoint``. ``STUDY_RETRIES`` in the
-environment says how often a crashed batch is tried again. Prints the result as JSON and exits
-with 0 if the run is complete, 1 if not, 2 on a refusal.
+environment says how often a crashed batch is tried again, ``STUDY_LAUNCHER`` where workers are
+started. Prints the result as JSON and exits with 0 if the run is complete, 1 if not, 2 on a
+refusal.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> int:
             launch=LAUNCHES[engine],
             retries=int(os.environ.get("STUDY_RETRIES", "0")),
             retry_failed="STUDY_RETRY_FAILED" in os.environ,
+            launcher=os.environ.get("STUDY_LAUNCHER", "local"),
         )
     except LayercastError as error:
         print(error, file=sys.stderr)

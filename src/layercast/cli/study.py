@@ -76,6 +76,12 @@ _KeyVariable = Annotated[
 _Retries = Annotated[
     int, typer.Option(min=0, help="Try a batch so often again whose process crashed.")
 ]
+_Launcher = Annotated[
+    str, typer.Option(help="Where workers run: local, this machine; or ray, a Ray cluster.")
+]
+_RayAddress = Annotated[
+    str | None, typer.Option(help="With --launcher ray: of the cluster. [RAY_ADDRESS, or here]")
+]
 _RetryFailed = Annotated[
     bool,
     typer.Option("--retry-failed", help="Ask again where a server's answer never arrived."),
@@ -123,6 +129,8 @@ def run(
     api_key_variable: _KeyVariable = None,
     retries: _Retries = 1,
     retry_failed: _RetryFailed = False,
+    launcher: _Launcher = "local",
+    ray_address: _RayAddress = None,
 ) -> None:
     """Run every configuration of a plan and print the table of what moved."""
     from rich.console import Console
@@ -153,6 +161,8 @@ def run(
         retry_failed=retry_failed,
         progress=open_progress(Console(stderr=True)),
         code_isolation=(code_isolation or "auto") if allow_code_execution else None,
+        launcher=launcher,
+        ray_address=ray_address,
     )
     for failure in result.failures:
         typer.echo(f"layercast: {failure}", err=True)

@@ -52,6 +52,11 @@ class Job(BaseModel):
         return self.configuration.instruction_set == ENDPOINT
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Instruction set and threads, which the worker's environment decides."""
+        return self.configuration.instruction_set, self.configuration.threads
+
+    @property
     def log_path(self) -> Path:
         """Where the worker's standard error goes."""
         return self.folder / "logs" / f"{self.name.replace('/', '-')}.log"

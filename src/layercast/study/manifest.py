@@ -63,7 +63,8 @@ class RunEvent(BaseModel):
     """Something that went wrong in a run, and what came of it.
 
     `config_id` is None where no batch was in hand. A configuration that was ``given up`` has no
-    answers beyond those made before; one that was ``retried`` may have them all.
+    answers beyond those made before; one that was ``retried`` may have them all. A worker is
+    ``lost`` with the machine of a cluster that it ran on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,7 +73,7 @@ class RunEvent(BaseModel):
     worker: str
     config_id: str | None
     batch_index: int | None
-    kind: Literal["out_of_memory", "crashed", "failed"]
+    kind: Literal["out_of_memory", "crashed", "failed", "lost"]
     message: str
     outcome: Literal["retried", "given up"]
 

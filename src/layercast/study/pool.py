@@ -1,21 +1,16 @@
-"""The workers of a run: started as cores and memory allow, watched, and ended with the runner."""
+"""The workers of a run: started as their launcher allows, watched, and ended with the runner."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
-import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from layercast.errors import RecordError
-from layercast.study import events
-from layercast.study.budget import Budget, oom_kills
 from layercast.study.events import (
     BatchFinished,
     BatchStarted,
@@ -24,15 +19,16 @@ from layercast.study.events import (
     Ready,
     TokensGenerated,
 )
-from layercast.study.instruction_sets import numerical_environment, worker_environment
+from layercast.study.instruction_sets import numerical_environment
 from layercast.study.jobs import Job
+from layercast.study.launchers import Launcher, RunningWorker
 from layercast.study.manifest import Manifest, RunEvent, WorkerState, now, write_manifest
 from layercast.study.progress import ProgressListener
 
 #: How long a worker that was asked to end may take before it is killed.
 _END_SECONDS = 5.0
 
-_Kind = Literal["out_of_memory", "crashed", "failed"]
+_Kind = Literal["out_of_memory", "crashed", "failed", "lost"]
 _Outcome = Literal["retried", "given up"]
 
 
@@ -74,9 +70,7 @@ class WorkerFailure:
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen[str]
-    reader: threading.Thread
-    oom_kills_before: int
+    worker: RunningWorker
     failed: Failed | None = None
     in_hand: tuple[str, int] | None = None  # configuration and index of the batch begun
     finished: set[tuple[str, int]] = field(default_factory=set)
@@ -89,17 +83,18 @@ class _Running:
 
 
 class WorkerPool:
-    """Runs jobs in worker processes, as many side by side as the machine's budget allows.
+    """Runs jobs in workers, as many side by side as their launcher allows.
 
     A worker that ends before its work is started again and goes on with the batch it was at. A
     batch that ends its worker time and again, or runs out of memory once, is given up with its
     configuration; the worker's other configurations go on. As in the paper, a configuration that
-    does not fit into memory has no result, and the others are compared without it.
+    does not fit into memory has no result, and the others are compared without it. A worker lost
+    with its machine is started again whenever that happens: no batch is to blame.
 
     Args:
         jobs: With the batches still to be done, in the order of starting.
         manifest: Of the run; each worker's state, and what goes wrong, is added to it and written.
-        lock: The folder's lock, which workers inherit.
+        launcher: Starts them.
         progress: Told of every event.
         retries: How often a batch, or the loading of a model, is tried again after a crash.
     """
@@ -108,7 +103,7 @@ class WorkerPool:
         self,
         jobs: list[Job],
         manifest: Manifest,
-        lock: int,
+        launcher: Launcher,
         progress: ProgressListener,
         retries: int,
     ) -> None:
@@ -118,9 +113,8 @@ class WorkerPool:
         self._pending = list(jobs)
         self._folder = jobs[0].folder
         self._manifest = manifest
-        self._lock = lock
+        self._launcher = launcher
         self._progress = progress
-        self._budget = Budget.of_this_machine()
         self._running: dict[str, _Running] = {}
         self._failures: list[WorkerFailure] = []
         # None tells that the worker's output ended.
@@ -144,53 +138,27 @@ class WorkerPool:
 
     def _start_what_fits(self) -> None:
         for job in list(self._pending):
-            if self._budget.allows((worker.job for worker in self._running.values()), job):
+            if self._launcher.allows((worker.job for worker in self._running.values()), job):
                 self._pending.remove(job)
                 self._start(job)
 
     def _start(self, job: Job) -> None:
         self._progress.worker_started(job.name, len(job.batches))
-        try:
-            job.log_path.parent.mkdir(exist_ok=True)
-            with job.log_path.open("ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "layercast.study.worker"],
-                    env=worker_environment(*_place(job)),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    pass_fds=(self._lock,),
-                )
-        except OSError as error:
-            raise RecordError(
-                f"study run: a worker must be startable with its log in `{job.log_path.parent}`, "
-                f"got {error.strerror}. Free space or mend the permissions, then start again."
-            ) from error
-        reader = threading.Thread(target=self._read, args=(job.name, process), daemon=True)
-        self._running[job.name] = _Running(job, process, reader, oom_kills_before=oom_kills())
-        self._say(process, job.model_dump_json())
-        reader.start()
+        deliver = functools.partial(self._deliver, job.name)
+        self._running[job.name] = _Running(job, self._launcher.start(job, deliver))
 
-    def _read(self, name: str, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                event = events.decode(line)
-            except ValueError:
-                continue  # cut off by the worker's end, which the process's status will tell
-            self._events.put((name, event))
-        self._events.put((name, None))
+    def _deliver(self, name: str, event: Event | None) -> None:
+        self._events.put((name, event))
 
     def _handle(self, worker: _Running, event: Event | None) -> None:
         name = worker.job.name
         match event:
             case Ready(facts=facts):
-                environment = numerical_environment(*_place(worker.job))
+                environment = numerical_environment(*worker.job.place)
                 state = WorkerState(environment=environment, facts=facts)
                 self._manifest = self._manifest.with_worker(name, state)
                 write_manifest(self._folder, self._manifest)
-                self._say(worker.process, "go")
+                worker.worker.say("go")
             case BatchStarted(config_id=config_id, index=index):
                 worker.in_hand = (config_id, index)
             case TokensGenerated(tokens=tokens):
@@ -213,23 +181,26 @@ class WorkerPool:
                 self._finish(worker)
 
     def _finish(self, worker: _Running) -> None:
-        job, status = worker.job, worker.process.wait()
-        _close_pipes(worker.process)
+        job, end = worker.job, worker.worker.end()
         del self._running[job.name]
-        if status == 0:
+        if end.kind is None:
             if job.name not in self._keep_log:
                 job.log_path.unlink(missing_ok=True)
             self._progress.worker_finished(job.name, None)
         else:
             self._keep_log.add(job.name)
-            message = worker.failed.message if worker.failed else _describe_end(worker, status)
-            self._after_failure(worker, _kind_of_end(worker, status), message)
+            kind: _Kind = end.kind
+            if worker.failed is not None:
+                kind = "out_of_memory" if worker.failed.out_of_memory else "failed"
+            self._after_failure(
+                worker, kind, worker.failed.message if worker.failed else end.message
+            )
         self._start_what_fits()
 
     def _after_failure(self, worker: _Running, kind: _Kind, message: str) -> None:
         """Try again what may do better, give up what may not, and go on with the rest."""
         job, in_hand = worker.job, worker.in_hand
-        self._crashes[job.name, in_hand] += 1
+        self._crashes[job.name, in_hand] += kind != "lost"
         fatal = worker.failed is not None and worker.failed.fatal
         hopeless = worker.failed is not None and worker.failed.hopeless
         again = (
@@ -269,57 +240,8 @@ class WorkerPool:
             write_manifest(self._folder, self._manifest)
 
     def _end_all(self) -> None:
-        for worker in self._running.values():
-            worker.process.terminate()
-        for worker in self._running.values():
-            try:
-                worker.process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        for worker in self._running.values():
-            worker.reader.join(_END_SECONDS)
-            _close_pipes(worker.process)
+        for running in self._running.values():
+            running.worker.terminate()
+        for running in self._running.values():
+            running.worker.join(_END_SECONDS)
         self._running.clear()
-
-    @staticmethod
-    def _say(process: subprocess.Popen[str], line: str) -> None:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended; its status tells why
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-
-
-def _place(job: Job) -> tuple[str, int]:
-    return job.configuration.instruction_set, job.configuration.threads
-
-
-def _close_pipes(process: subprocess.Popen[str]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _describe_end(worker: _Running, status: int) -> str:
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"was ended by {name}{_blame_memory(worker) if name == 'SIGKILL' else ''}"
-    log = worker.job.log_path
-    text = log.read_text(errors="replace") if log.exists() else ""
-    lines = [line for line in text.splitlines() if line.strip()]
-    last = f", its last words: {lines[-1].strip()[:300]}" if lines else ""
-    return f"ended with status {status}{last}"
-
-
-def _blame_memory(worker: _Running) -> str:
-    if oom_kills() > worker.oom_kills_before:
-        return " (the system ran out of memory)"
-    return " (the system may have run out of memory)"
-
-
-def _kind_of_end(worker: _Running, status: int) -> _Kind:
-    if worker.failed is not None:
-        return "out_of_memory" if worker.failed.out_of_memory else "failed"
-    killed = status == -signal.SIGKILL
-    return "out_of_memory" if killed and oom_kills() > worker.oom_kills_before else "crashed"

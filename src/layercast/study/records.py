@@ -69,6 +69,9 @@ PROBLEM_SCHEMA = pa.schema(
     ]
 )
 
+#: Problems and their prompts.
+PROBLEMS_FILE = "problems.parquet"
+
 #: Regular expression of the names of batch files.
 BATCH_FILE_PATTERN = r"batch-\d{5,}\.parquet"
 
@@ -107,7 +110,7 @@ def write_batch(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_problems(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the run's problems and prompts, with the fields of `PROBLEM_SCHEMA`."""
-    _write(folder / "problems.parquet", pa.Table.from_pylist(list(rows), schema=PROBLEM_SCHEMA))
+    _write(folder / PROBLEMS_FILE, pa.Table.from_pylist(list(rows), schema=PROBLEM_SCHEMA))
 
 
 def read_problems(folder: Path) -> pa.Table:
@@ -116,7 +119,7 @@ def read_problems(folder: Path) -> pa.Table:
     Raises:
         RecordError: there is no readable ``problems.parquet``.
     """
-    path = folder / "problems.parquet"
+    path = folder / PROBLEMS_FILE
     try:
         return _read_table(path, None)
     except (OSError, pa.ArrowException) as error:

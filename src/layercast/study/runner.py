@@ -15,6 +15,7 @@ from layercast.study import provenance
 from layercast.study.atomic import is_partial
 from layercast.study.engines import load_engine
 from layercast.study.jobs import Job, plan_jobs, unfinished
+from layercast.study.launchers import check_launcher, open_launcher
 from layercast.study.lock import lock_folder
 from layercast.study.manifest import (
     Manifest,
@@ -30,13 +31,18 @@ from layercast.study.plan import Plan
 from layercast.study.pool import Launch, WorkerFailure, WorkerPool
 from layercast.study.progress import ProgressListener, Silent
 from layercast.study.prompts import find_task, problem_rows, problems_digest
-from layercast.study.records import BATCH_FILE_PATTERN, read_problems, write_problems
+from layercast.study.records import (
+    BATCH_FILE_PATTERN,
+    PROBLEMS_FILE,
+    read_problems,
+    write_problems,
+)
 from layercast.study.resolution import ResolvedPlan, resolve
 from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 from layercast.study.vocabulary import write_vocabulary
 from layercast.tasks import Problem, Task
 
-_FILE_NAMES = ("manifest.json", "plan.json", "problems.parquet", VOCABULARY_FILE)
+_FILE_NAMES = ("manifest.json", "plan.json", PROBLEMS_FILE, VOCABULARY_FILE)
 _FILES = "|".join(map(re.escape, _FILE_NAMES))
 _RUN_FOLDER_NAMES = {".lock", *_FILE_NAMES, "records", "logs"}
 
@@ -67,6 +73,8 @@ def run_study(
     retries: int = 1,
     retry_failed: bool = False,
     code_isolation: str | None = None,
+    launcher: str = "local",
+    ray_address: str | None = None,
 ) -> RunResult:
     """Run a plan into a folder, or go on with what an earlier start left there.
 
@@ -84,6 +92,9 @@ def run_study(
         retry_failed: Whether to make batches again in which an endpoint's answer never arrived.
         code_isolation: How programs that a model wrote are run to grade them (see
             `layercast.grading.sandbox.open_sandbox`); None: they are not, and such tasks refused.
+        launcher: "local", processes of this machine, or "ray", nodes of a Ray cluster; the records
+            are the same but for timings.
+        ray_address: Of the cluster; None: `RAY_ADDRESS`, or the one that runs on this machine.
 
     Returns:
         The result; what was given up is in it, not raised, and everything else finishes.
@@ -95,6 +106,7 @@ def run_study(
         KeyboardInterrupt: Ctrl-C, after every worker was ended and no half-written file is left.
     """
     began = time.monotonic()
+    check_launcher(launcher, ray_address)
     launch = launch or Launch()
     progress = progress or Silent()
     resolved = resolve(plan)
@@ -126,8 +138,9 @@ def run_study(
         failures: tuple[WorkerFailure, ...] = ()
         if pending:
             _announce(progress, jobs, pending)
-            pool = WorkerPool(pending, manifest, lock, progress, retries)
-            failures = _compute(pool, progress, folder)
+            with open_launcher(launcher, pending, lock=lock, address=ray_address) as opened:
+                pool = WorkerPool(pending, manifest, opened, progress, retries)
+                failures = _compute(pool, progress, folder)
         left = _batches([unfinished(job) for job in pending])
     return RunResult(
         folder=out,
