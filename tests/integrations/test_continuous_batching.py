@@ -381,7 +381,15 @@ class TestRefusals:
             batched(layercast_models["llama"], PROMPTS[:1], **options)
 
     @pytest.mark.parametrize(
-        "config", [{"per_request_processors": True}, {"default_compile_level": 1}]
+        "config",
+        [
+            {"per_request_processors": True},
+            {"default_compile_level": 1},
+            {"use_cuda_graph": True},
+            {"use_cuda_graph": (False, True)},
+            {"use_async_batching": True},
+            {"q_padding_interval_size": 64},
+        ],
     )
     def test_of_the_batching_config(self, layercast_models, config):
         with pytest.raises(UnsupportedError, match=next(iter(config))):

@@ -224,6 +224,8 @@ def arguments(**changed):
         ({"sequence_lengths": torch.tensor([1])}, ValueRangeError, ["2 queries"]),
         ({"sequence_lengths": torch.tensor([6, 1])}, ShapeError, ["`sequence_lengths`", "(1,)"]),
         ({"cu_seqlens_q": torch.tensor([0, 1])}, ValueRangeError, ["`cu_seqlens_q`", "0 to 1"]),
+        ({"max_queries": 1}, ValueRangeError, ["`max_queries`", "sequence with 2"]),
+        ({"max_queries": 0}, ValueRangeError, ["`max_queries`", "at least 1"]),
         ({"window": 0}, ValueRangeError, ["`window`"]),
         ({"softcap": -1.0}, ValueRangeError, ["`softcap`"]),
     ],

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layercast import ops
-from layercast.errors import BackendError, UnsupportedError
+from layercast.errors import BackendError, UnsupportedError, ValueRangeError
 from layercast.testing import assert_bitwise_equal
 from layercast.testing.strategies import draw_values
 
@@ -110,8 +110,9 @@ CALLS = {
             0.3,
             5,
             2.0,
+            Q.shape[2],
         ),
-        lambda q, k, v, table, lengths, starts, firsts, s, w, c: ops.paged_attention(
+        lambda q, k, v, table, lengths, starts, firsts, s, w, c, most: ops.paged_attention(
             q,
             k,
             v,
@@ -122,6 +123,7 @@ CALLS = {
             scale=s,
             window=w,
             softcap=c,
+            max_queries=most,
         ),
     ),
     "attention": (
@@ -309,6 +311,11 @@ def test_parameters_are_taken_and_subclasses_go_through_the_dispatcher():
 
     tagged = X.as_subclass(Tagged)
     assert_bitwise_equal(ops.silu(tagged).as_subclass(torch.Tensor), ops.silu(X))
+
+
+def test_gather_refuses_another_size_than_the_groups():
+    with pytest.raises(ValueRangeError, match=r"gather: `size` must be .* 'alone', 1, got 2"):
+        ops.gather(X, group=ALONE.group_name, size=2)
 
 
 def test_inference_tensors_are_taken():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layercast.errors import ShapeError
+from layercast.errors import ShapeError, ValueRangeError
 from layercast.kernels import cpu
 from layercast.ops.backends import by_triton
 from layercast.ops.checks import require_float32, require_storage, require_usable
@@ -27,7 +27,13 @@ def _gather_kernel(x: Tensor, group: str, size: int) -> Tensor:
     mine = x.contiguous().view(-1).view(torch.uint8)
     everyone = mine.new_empty(size * mine.numel())
     if mine.numel():
-        _group(group).allgather([list(everyone.view(size, -1))], [mine]).wait()
+        process_group = _group(group)
+        if process_group.size() != size:
+            raise ValueRangeError(
+                f"gather: `size` must be the ranks of group {group!r}, {process_group.size()}, got "
+                f"{size}. Pass its size()."
+            )
+        process_group.allgather([list(everyone.view(size, -1))], [mine]).wait()
     return everyone.view(x.dtype).view(size, *x.shape)
 
 
@@ -53,6 +59,7 @@ def gather(x: Tensor, *, group: str, size: int) -> Tensor:
         Dtype of `x`, shape (size, *x.shape), contiguous, the same on every rank.
 
     Raises:
+        ValueRangeError: `size` is not that of the group.
         UnsupportedError: `x` requires grad while grad mode is on.
         BackendError: Tensors lie on several devices, or on one without kernels.
     """

@@ -137,10 +137,10 @@ def _kernel(
     sequence_lengths: Tensor,
     cu_seqlens_q: Tensor,
     first_positions: Tensor | None,
-    max_queries: int | None,
     scale: float,
     window: int | None,
     softcap: float | None,
+    max_queries: int | None = None,
 ) -> Tensor:
     tensors = (q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
     _check_shapes(*tensors, max_queries)
@@ -164,10 +164,10 @@ def _fake(
     sequence_lengths: Tensor,
     cu_seqlens_q: Tensor,
     first_positions: Tensor | None,
-    max_queries: int | None,
     scale: float,
     window: int | None,
     softcap: float | None,
+    max_queries: int | None = None,
 ) -> Tensor:
     tensors = (q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions)
     _check_shapes(*tensors, max_queries)
@@ -177,8 +177,8 @@ def _fake(
 
 _operation = register(
     "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_table, "
-    "Tensor sequence_lengths, Tensor cu_seqlens_q, Tensor? first_positions, int? max_queries, "
-    "float scale, int? window, float? softcap) -> Tensor",
+    "Tensor sequence_lengths, Tensor cu_seqlens_q, Tensor? first_positions, float scale, "
+    "int? window, float? softcap, int? max_queries=None) -> Tensor",
     _kernel,
     _fake,
 )
@@ -244,6 +244,6 @@ def paged_attention(
         q, k_cache, v_cache, block_table, sequence_lengths, cu_seqlens_q, first_positions
     )  # fmt: skip
     if not runs_directly(*tensors):
-        result: Tensor = _operation(*tensors, max_queries, scale, window, softcap)
+        result: Tensor = _operation(*tensors, scale, window, softcap, max_queries)
         return result
-    return _kernel(*tensors, max_queries, scale, window, softcap)
+    return _kernel(*tensors, scale, window, softcap, max_queries)

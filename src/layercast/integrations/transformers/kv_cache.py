@@ -66,7 +66,9 @@ def check_cache(cache: Any, *, capturing: bool) -> None:
         )
     if not capturing:
         return
-    kinds = {type(layer).__base__ if is_rounding(layer) else type(layer) for layer in layers}
+    kinds: set[Any] = {
+        type(layer).__base__ if is_rounding(layer) else type(layer) for layer in layers
+    }
     if kinds != {StaticLayer}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none that has its layers yet"
         raise UnsupportedError(

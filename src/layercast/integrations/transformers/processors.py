@@ -235,11 +235,9 @@ class SequenceBias(LogitsProcessor):  # type: ignore[misc]
                     f"generate: `sequence_bias` and `bad_words_ids` must hold token ids below "
                     f"{scores.shape[1]}, got {max(added)}. Use this checkpoint's tokenizer."
                 )
-            at, bias = (
-                torch.tensor(list(values), dtype=dtype, device=scores.device)
-                for values, dtype in ((added, torch.int64), (added.values(), torch.float32))
-            )
-            biased[row, at] = scores[row, at] + bias
+            at = torch.tensor(list(added), dtype=torch.int64, device=scores.device)
+            summands = torch.tensor(list(added.values()), dtype=torch.float32, device=scores.device)
+            biased[row, at] = scores[row, at] + summands
         return biased
 
 
