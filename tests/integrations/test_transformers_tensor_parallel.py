@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from forward_variants import SEQUENCES
+from matrix.decodings import decodings
 from matrix.process import digest, stock_subject
 from matrix.subject import Subject
-from matrix.world import GENERATE_EVERYWHERE
+from matrix.world import DECODE_IN_EVERY_WAY, GENERATE_EVERYWHERE
 from tiny_models import CONFIGS, save_checkpoint
 
 import layercast
@@ -126,6 +127,16 @@ def test_generated_tokens_are_those_of_one_process(groups, alone, size):
     for name, ranks in generating(groups, size).items():
         tokens = alone[name].generate(SEQUENCES[2][None, :9], max_new_tokens=6, do_sample=False)
         assert all(rank["tokens"] == tokens[0].tolist() for rank in ranks), name
+
+
+@pytest.mark.parametrize("name", DECODE_IN_EVERY_WAY)
+def test_every_way_of_decoding_gives_the_answers_of_one_process(groups, alone, name):
+    expected = decodings(alone[name])
+    assert len({*expected.values()}) == len(expected)
+    for rank in groups[2]["ranks"][name]:
+        assert rank["decodings"] == expected
+        assert rank["continuous_batching"]["pairs"] > 0
+        assert rank["continuous_batching"]["differing"] == 0
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -22,6 +22,7 @@ import layercast
 from layercast import ops
 from layercast.errors import LayercastError
 from matrix.axes import AXES
+from matrix.decodings import decodings
 from matrix.groups import everyones, run_group
 from matrix.process import digest, rows_digest, stock_subject
 from matrix.subject import Subject
@@ -29,13 +30,14 @@ from matrix.subject import Subject
 # Every architecture generates in the smallest group, these in all: eight ranks on two cores spend
 # their time waiting for each other.
 GENERATE_EVERYWHERE = ("llama", "gemma3", "qwen3_moe", "phi3")
+DECODE_IN_EVERY_WAY = ("llama", "qwen2")
 
 
 def load(folder: Path) -> torch.nn.Module:
     return layercast.load(folder, tp_plan="auto")
 
 
-def measure(folder: Path, *, generates: bool) -> dict:
+def measure(folder: Path, *, generates: bool, decodes: bool) -> dict:
     """What one rank makes of a checkpoint: digests, tokens and counts, or its refusal."""
     try:
         model = load(folder)
@@ -52,6 +54,9 @@ def measure(folder: Path, *, generates: bool) -> dict:
         tokens = model.generate(SEQUENCES[2][None, :9], max_new_tokens=6, do_sample=False)
         result["tokens"] = tokens[0].tolist()
         result["generation"] = subject.count(AXES["generation"])
+    if decodes:
+        result["decodings"] = decodings(model)
+        result["continuous_batching"] = subject.count(AXES["continuous_batching"])
     return result
 
 
@@ -91,7 +96,9 @@ def run(stock: list[str], checkpoints: list[str]) -> dict:
     for checkpoint in checkpoints:
         name, folder = checkpoint.split("=", 1)
         generates = size == 2 or name in GENERATE_EVERYWHERE
-        result["ranks"][name] = everyones(measure(Path(folder), generates=generates))
+        decodes = size == 2 and name in DECODE_IN_EVERY_WAY
+        found = measure(Path(folder), generates=generates, decodes=decodes)
+        result["ranks"][name] = everyones(found)
         if name in stock:
             result["stock"][name] = measure_stock(Path(folder), size)
     return result
