@@ -22,7 +22,7 @@ SOURCES := $(shell find src csrc CMakeLists.txt pyproject.toml -type f -not -nam
 
 include mk/ext.mk
 
-.PHONY: help study bench test test-slow gpu triton-release screenshots lint format check-machine clean
+.PHONY: help study bench test test-slow gpu triton-release screenshots docs lint format check-machine clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,8 @@ gpu: ## test and measure on a CUDA device, with the torch and triton of PYTHON: 
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-index \
 	  --no-build-isolation --no-deps .
 	status=0; \
-	timeout 240 $(PYTHON) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu || status=1; \
-	timeout 180 $(PYTHON) benchmarks/gpu_linear.py benchmarks/results || status=1; \
+	timeout 260 $(PYTHON) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu || status=1; \
+	timeout 210 $(PYTHON) benchmarks/gpu.py benchmarks/results 170 || status=1; \
 	exit $$status
 
 triton-release: ## run the tests of CUDA kernels, all of them, with another Triton: RELEASE=3.8.0
@@ -58,6 +58,9 @@ triton-release: ## run the tests of CUDA kernels, all of them, with another Trit
 screenshots: $(VENV)/installed-dev ## take the pictures of the report in docs/images, of the run RUN
 	LAYERCAST_SCREENSHOT_RUN=$(RUN) LAYERCAST_SCREENSHOTS=docs/images \
 	  $(BIN)/python -m pytest tests/study/report/test_report_screenshots.py
+
+docs: $(VENV)/installed-dev ## build the documentation into build/site, where any warning is an error
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/installed-dev ## run formatters, linters and type checks, changing nothing
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
@@ -85,7 +88,7 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 
 $(VENV)/installed-dev: $(VENV)/torch $(SOURCES)
 	@echo "Building and installing layercast with the tools of its tests ..."
-	@$(PIP) '$(TORCH)' '.[dev]'
+	@$(PIP) '$(TORCH)' '.[dev,docs]'
 	@touch $@ $(VENV)/installed
 
 clean: ## remove the environment and what was built

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ContinuousBatchingConfig, GenerationConfig, StaticCache
 
 import layercast
 from layercast import testbed
@@ -58,3 +58,60 @@ def test_prefill_in_parts(models, prompts):
         first = model(ids[:, :5], use_cache=True)
         rest = model(ids[:, 5:], past_key_values=first.past_key_values).logits
     assert torch.equal(torch.cat([first.logits, rest], 1), whole)
+
+
+def test_replays_of_a_captured_step_have_the_bits_of_the_cpu(models, prompts):
+    on_cpu, on_gpu = models
+    ids = torch.tensor([prompts[0][:10], prompts[1][:10]])
+    mask = torch.ones(2, 32, dtype=torch.int64)
+    mask[1, :3] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+
+    def forward(model, cache, *tensors):
+        ids, mask, positions = (x.to(model.device) for x in tensors)
+        return model(ids, attention_mask=mask, position_ids=positions, past_key_values=cache).logits
+
+    def part(begin, end):
+        return ids[:, begin:end], mask[:, :end], positions[:, begin:end]
+
+    with torch.inference_mode():
+        caches = [StaticCache(config=model.config, max_cache_len=32) for model in models]
+        for at in ((0, 4), (4, 5)):  # the step is run once before it is captured
+            expected = forward(on_cpu, caches[0], *part(*at))
+            assert torch.equal(forward(on_gpu, caches[1], *part(*at)).cpu(), expected)
+        columns = ids[:, 5:6], mask, positions[:, 5:6]
+        token, wide, position = (x.to("cuda") for x in columns)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = forward(on_gpu, caches[1], token, wide, position)
+        for i in range(5, 10):
+            token.copy_(ids[:, i : i + 1])
+            position.copy_(positions[:, i : i + 1])
+            graph.replay()
+            assert torch.equal(logits.cpu(), forward(on_cpu, caches[0], *part(i, i + 1)))
+        position[0] += 1  # the second row is given its last position again
+        graph.replay()
+        assert logits.isnan().all(-1).flatten().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_p": 0.9, "seed": 3}])
+def test_generate_and_continuous_batching_answer_as_on_the_cpu(models, prompts, options):
+    on_cpu, on_gpu = models
+    given = {"max_new_tokens": 12, "pad_token_id": 0, **options}
+    pages = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
+    batching = ContinuousBatchingConfig(
+        max_batch_tokens=256, num_blocks=60, return_logprobs=True, **{pages: 16}
+    )
+    ids = torch.tensor([prompts[0]])
+    assert torch.equal(on_gpu.generate(ids.cuda(), **given).cpu(), on_cpu.generate(ids, **given))
+    answers_there, answers_here = (
+        model.generate_batch(
+            prompts[:6],
+            generation_config=GenerationConfig(**given),
+            continuous_batching_config=batching,
+        )
+        for model in (on_gpu, on_cpu)
+    )
+    for a, b in zip(answers_there.values(), answers_here.values(), strict=True):
+        assert a.generated_tokens == b.generated_tokens
+        assert a.logprobs == b.logprobs

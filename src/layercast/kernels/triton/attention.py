@@ -29,6 +29,9 @@ from layercast.kernels.triton.launch import OPTIONS
 from layercast.kernels.triton.tensors import multiprocessors, rounded, with_unit_stride
 from layercast.numerics import KEY_BLOCK
 
+# Numbers that change from step to step are not specialised, as a kernel would be compiled anew in
+# the middle of a generation where one of them becomes 1 or a multiple of 16.
+
 MAX_ROWS = 32
 MAX_PARTIAL_ELEMENTS = 2**26
 """Most float32 that blocks computed side by side may keep: 256 MiB."""
@@ -65,7 +68,7 @@ def packed_sequence(lengths, starts, firsts, b, Tq, room, HAS_FIRSTS: tl.constex
     return begin, tl.where(fits, queries, 0), n, first
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Tq", "Tk", "pages", "window", "blocks", "blocks_per_split"])
 def attention_kernel(
     q,
     k,
@@ -234,7 +237,7 @@ def attention_kernel(
         finish(l, o, merged, out.to(tl.int64)[:, None] * D + d[None, :], inside, y)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Tq", "Tk", "blocks"])
 def merge_kernel(
     y,
     positions,

@@ -14,7 +14,7 @@ BLOCK = 1024
 """Slots looked at a time to tell whether positions ascend one by one."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Tk"])
 def key_order_kernel(
     key_positions, slots, positions, counts, twice, Tk, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):

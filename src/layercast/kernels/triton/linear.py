@@ -75,7 +75,7 @@ def shard_tile(
     return tl.fma(chunk, 1.0, shard)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def few_rows_kernel(
     x,
     weight,
@@ -122,7 +122,7 @@ def join_tree(sums, at, step, inside, SHARDS: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["MN"])
 def join_kernel(
     sums, bias, y, MN, N, SHARDS: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -135,7 +135,7 @@ def join_kernel(
     tl.store(y + at, contract.canonical(total), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def many_rows_kernel(
     x,
     weight,
