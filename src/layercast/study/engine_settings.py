@@ -1,4 +1,4 @@
-"""The engine a plan asks for: transformers on this machine, or an OpenAI-compatible endpoint."""
+"""The engine a plan asks for: transformers or vLLM on this machine, or an endpoint."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ _Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 MODULES = {
     "transformers": "layercast.study.engines.transformers",
     "openai": "layercast.study.engines.openai",
+    "vllm": "layercast.study.engines.vllm",
 }
 
 # What the study itself puts into a request.
 _OURS = frozenset(
     ("model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p",
      "seed", "logprobs", "top_logprobs", "n", "stream")
+)  # fmt: skip
+# What an engine of vLLM is told by the plan's other keys.
+_VLLM_OURS = frozenset(
+    ("model", "tokenizer", "dtype", "quantization", "hf_overrides", "kv_cache_dtype", "seed",
+     "tensor_parallel_size", "enable_prefix_caching", "logprobs_mode", "max_logprobs")
 )  # fmt: skip
 _ENDPOINT_ONLY = (
     "endpoint", "api", "api_key_variable", "tokenizer", "timeout_seconds", "retries",
@@ -36,7 +42,7 @@ class EngineSettings(Section):
     process that sends the requests; a plan never holds it.
     """
 
-    kind: Literal["transformers", "openai"] = "transformers"
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
     endpoint: _Name | None = None
     api: Literal["completions", "chat"] = "completions"
     api_key_variable: _Name | None = None
@@ -45,6 +51,7 @@ class EngineSettings(Section):
     retries: int = Field(default=8, ge=0, le=100, strict=True)
     max_wait_seconds: float = Field(default=120.0, gt=0.0, le=3600.0)
     request: dict[str, Any] = Field(default_factory=dict)
+    vllm: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("endpoint")
     @classmethod
@@ -88,11 +95,23 @@ class EngineSettings(Section):
             )
         return value
 
+    @field_validator("vllm")
+    @classmethod
+    def _only_other_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ours = sorted(_VLLM_OURS & value.keys())
+        if ours:
+            raise ValueError(
+                f"arguments of vllm.LLM that no other key of the plan is for, and not {ours[0]}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.kind == "openai" and self.endpoint is None:
             raise ValueError("`engine.endpoint` is missing; add it")
-        if self.kind == "transformers":
+        if self.vllm and self.kind != "vllm":
+            raise ValueError('`engine.vllm` belongs to vLLM; add kind = "vllm", or remove it')
+        if self.kind != "openai":
             defaults = {name: type(self).model_fields[name] for name in _ENDPOINT_ONLY}
             for name, field in defaults.items():
                 if getattr(self, name) != field.get_default(call_default_factory=True):
@@ -105,6 +124,11 @@ class EngineSettings(Section):
     def module(self) -> str:
         """Dotted path of the engine's module."""
         return MODULES[self.kind]
+
+    @property
+    def follows_ranks(self) -> bool:
+        """Whether the study starts the ranks of a model; vLLM starts its own."""
+        return self.kind == "transformers"
 
     @property
     def remote(self) -> bool:

@@ -29,10 +29,11 @@ def start_followers(job: Job) -> None:
     wait for ever.
 
     Args:
-        job: Of this worker; nothing happens where it holds its model alone.
+        job: Of this worker; nothing happens where it holds its model alone, or where its engine
+            starts the ranks.
     """
     size = job.configuration.tensor_parallel
-    if size == 1:
+    if size == 1 or not job.settings.follows_ranks:
         return
     shared = {
         "WORLD_SIZE": str(size),

@@ -15,7 +15,8 @@ def refuse_what_cannot_be(plan: Plan) -> None:
     Raises:
         PlanError: it cannot; names the key, one line each if there are several.
     """
-    found = list(_endpoint(plan) if plan.engine.remote else _transformers(plan))
+    kinds = {"openai": _endpoint, "vllm": _vllm, "transformers": _transformers}
+    found = list(kinds[plan.engine.kind](plan))
     if found:
         lead = "" if len(found) == 1 else "\n  "
         raise PlanError(f"resolve: {lead}{lead.join(found)}")
@@ -55,6 +56,21 @@ def _transformers(plan: Plan) -> Iterator[str]:
         yield (
             "`axes.prefill_chunks` must be left out beside a warm `axes.prefix_cache`, which "
             "leaves one token to prefill, got both. Vary them in two plans."
+        )
+
+
+def _vllm(plan: Plan) -> Iterator[str]:
+    yield from _transformers(plan)
+    if plan.axes.attention != (Attention.DEFAULT,):
+        yield (
+            "`axes.attention` must be left out with the engine vllm, which has one for this "
+            f"machine, got {_listed(plan.axes.attention)}. Remove it."
+        )
+    stock = [name.value for name in plan.precisions if name is not Precision.LAYERCAST]
+    if plan.decoding.generator == "philox" and stock:
+        yield (
+            "`decoding.generator` must be left out with stock precisions of the engine vllm, which "
+            f"draw by themselves from their seeds, got philox with {', '.join(stock)}. Remove it."
         )
 
 

@@ -33,13 +33,16 @@ from layercast.integrations.vllm.settings import attention_obstacle
 from layercast.integrations.vllm.storage import narrowed
 
 
-def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) -> None:
+def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) -> list[str]:
     """Exchange what computes, in place, and check that nothing was left out.
 
     Args:
         model: With its weights.
         vllm_config: Of the engine.
         options: Of the quantization method.
+
+    Returns:
+        What voids the guarantee where the user allowed that.
 
     Raises:
         UnsupportedError: A module is not covered; names it.
@@ -62,11 +65,12 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
         replacement = made[id(module)]
         if replacement is not None:
             model.set_submodule(name, replacement)
-    check_coverage(model, ranks)
+    allowed = check_coverage(model, ranks)
     for module in model.modules():
         method = getattr(module, "quant_method", None)
         if isinstance(method, LayerCastLinearMethod | LayerCastEmbeddingMethod):
             method.converted = True
+    return allowed
 
 
 def _replacement(module: nn.Module, config: Any, **rotary: Any) -> nn.Module | None:

@@ -37,12 +37,15 @@ _BY_ROWS = (ColumnParallelLinear, MergedColumnParallelLinear, QKVParallelLinear,
 _WITHOUT_ARITHMETIC = (nn.Identity, nn.ModuleList, nn.ModuleDict, PPMissingLayer)
 
 
-def check_coverage(model: nn.Module, ranks: Any) -> None:
+def check_coverage(model: nn.Module, ranks: Any) -> list[str]:
     """Refuse a model that holds a module of which nothing is known.
 
     Args:
         model: After its conversion.
         ranks: Who holds it together.
+
+    Returns:
+        What voids the guarantee where the user allowed that.
 
     Raises:
         UnsupportedError: Names the first such module and its class, or the model whose code was
@@ -50,11 +53,11 @@ def check_coverage(model: nn.Module, ranks: Any) -> None:
         GuaranteeError: A module would be compiled.
     """
     homes = read_modules(model)
+    allowed = []
     if not homes:
-        refuse_or_mark(
-            f"the model must be one of {', '.join(sorted(READ))}, whose code was read, got "
-            f"{type(model).__module__}.{type(model).__name__}"
-        )
+        read = ", ".join(sorted(READ))
+        what = f"the model must be one of {read}, whose code was read, got {_class_name(model)}"
+        allowed.append(refuse_or_mark(what))
     for name, module in model.named_modules():
         if not getattr(module, "do_not_compile", True):
             raise GuaranteeError(
@@ -62,11 +65,15 @@ def check_coverage(model: nn.Module, ranks: Any) -> None:
                 "and round differently. Pass --enforce-eager."
             )
         if not _is_covered(module, homes, ranks.size):
-            cls = type(module)
-            refuse_or_mark(
-                f"every module must be covered by the contract, got `{name}` of class "
-                f"{cls.__module__}.{cls.__name__}"
+            what = f"`{name}` of class {_class_name(module)}"
+            allowed.append(
+                refuse_or_mark(f"every module must be covered by the contract, got {what}")
             )
+    return allowed
+
+
+def _class_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _is_covered(module: Any, homes: tuple[str, ...], ranks: int) -> bool:

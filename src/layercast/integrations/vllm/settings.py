@@ -30,11 +30,14 @@ def uncovered_allowed() -> bool:
     return os.environ.get(ALLOW) == "1"
 
 
-def refuse_or_mark(what: str) -> None:
+def refuse_or_mark(what: str) -> str:
     """Refuse something, or say in the log that the guarantee is off where the user allowed it.
 
     Args:
         what: The obstacle, a sentence without its end.
+
+    Returns:
+        The same.
 
     Raises:
         UnsupportedError: The user did not allow it.
@@ -44,14 +47,18 @@ def refuse_or_mark(what: str) -> None:
             f"layercast: {what}. Set {ALLOW}=1 to serve it all the same, without the guarantee."
         )
     logger.warning("layercast: the guarantee is OFF: %s.", what)
+    return what
 
 
-def check_settings(vllm_config: Any, options: LayerCastConfig) -> None:
+def check_settings(vllm_config: Any, options: LayerCastConfig) -> list[str]:
     """Refuse settings that would void the guarantee.
 
     Args:
         vllm_config: Of the engine.
         options: Of the quantization method.
+
+    Returns:
+        What voids it where the user allowed that.
 
     Raises:
         UnsupportedError: See `refuse_or_mark`.
@@ -69,8 +76,7 @@ def check_settings(vllm_config: Any, options: LayerCastConfig) -> None:
             f"layercast: `--kv-cache-dtype` must be {' or '.join(expected)} to fit kv_dtype = "
             f"{options.kv_dtype!r} of the checkpoint's quantization_config, got {cache}."
         )
-    for obstacle in _obstacles(vllm_config):
-        refuse_or_mark(obstacle)
+    return [refuse_or_mark(obstacle) for obstacle in _obstacles(vllm_config)]
 
 
 def _obstacles(vllm_config: Any) -> Iterator[str]:

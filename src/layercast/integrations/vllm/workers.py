@@ -33,20 +33,21 @@ def _following(init_worker: Any) -> Any:
     def follow(self: Any, all_kwargs: list[dict[str, Any]]) -> None:
         vllm_config = all_kwargs[self.rpc_rank]["vllm_config"]
         ours = _asks_for_layercast(vllm_config)
+        allowed: list[str] = []
         if ours:
             from layercast.integrations.vllm.settings import check_settings
 
-            check_settings(vllm_config, vllm_config.quant_config.options)
+            allowed += check_settings(vllm_config, vllm_config.quant_config.options)
             # Compiled, elementwise operations would be fused, and round differently.
             vllm_config.compilation_config.mode = CompilationMode.NONE
         init_worker(self, all_kwargs)
         if ours:
-            self.worker.load_model = _converting(self.worker, vllm_config)
+            self.worker.load_model = _converting(self.worker, vllm_config, allowed)
 
     return follow
 
 
-def _converting(worker: Any, vllm_config: Any) -> Any:
+def _converting(worker: Any, vllm_config: Any, allowed: list[str]) -> Any:
     load_model = worker.load_model
 
     @functools.wraps(load_model)
@@ -61,9 +62,13 @@ def _converting(worker: Any, vllm_config: Any) -> Any:
                 "layercast: vLLM must use its first model runner, got "
                 f"{type(runner).__module__}. Set VLLM_USE_V2_MODEL_RUNNER=0."
             )
-        convert_model(runner.get_model(), vllm_config, vllm_config.quant_config.options)
+        allowed.extend(
+            convert_model(runner.get_model(), vllm_config, vllm_config.quant_config.options)
+        )
         runner.sampler = LayerCastSampler(runner)
+        # For `collective_rpc` of vLLM.
         worker.layercast_digests = runner.sampler.take_digests
+        worker.layercast_uncovered = lambda: allowed
         return result
 
     return load
