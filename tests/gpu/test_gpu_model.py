@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, ContinuousBatchingConfig, GenerationConf
 import layercast
 from layercast import testbed
 from layercast.integrations.transformers import generate
+from layercast.integrations.transformers.sampling import Sampling
 
 pytestmark = pytest.mark.gpu
 
@@ -94,24 +95,19 @@ def test_replays_of_a_captured_step_have_the_bits_of_the_cpu(models, prompts):
         assert logits.isnan().all(-1).flatten().tolist() == [False, True]
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_p": 0.9, "seed": 3}])
-def test_generate_and_continuous_batching_answer_as_on_the_cpu(models, prompts, options):
+@pytest.mark.parametrize("sampling", [None, Sampling(top_k=50, top_p=0.9, seed=3)])
+def test_continuous_batching_answers_as_generate_on_the_cpu(models, prompts, sampling):
     on_cpu, on_gpu = models
-    given = {"max_new_tokens": 12, "pad_token_id": 0, **options}
+    expected = generate(on_cpu, prompts[:6], max_new_tokens=12, sampling=sampling)
+    options = {} if sampling is None else {"do_sample": True, "top_k": 50, "top_p": 0.9, "seed": 3}
     pages = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
-    batching = ContinuousBatchingConfig(
-        max_batch_tokens=256, num_blocks=60, return_logprobs=True, **{pages: 16}
+    results = on_gpu.generate_batch(
+        prompts[:6],
+        generation_config=GenerationConfig(max_new_tokens=12, pad_token_id=0, **options),
+        continuous_batching_config=ContinuousBatchingConfig(
+            max_batch_tokens=256, num_blocks=60, return_logprobs=True, **{pages: 16}
+        ),
     )
-    ids = torch.tensor([prompts[0]])
-    assert torch.equal(on_gpu.generate(ids.cuda(), **given).cpu(), on_cpu.generate(ids, **given))
-    answers_there, answers_here = (
-        model.generate_batch(
-            prompts[:6],
-            generation_config=GenerationConfig(**given),
-            continuous_batching_config=batching,
-        )
-        for model in (on_gpu, on_cpu)
-    )
-    for a, b in zip(answers_there.values(), answers_here.values(), strict=True):
-        assert a.generated_tokens == b.generated_tokens
-        assert a.logprobs == b.logprobs
+    for answer, wanted in zip(results.values(), expected, strict=True):
+        assert tuple(answer.generated_tokens) == wanted.token_ids
+        assert np.array(answer.logprobs, np.float32).tobytes() == wanted.logprobs.tobytes()
