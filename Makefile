@@ -24,6 +24,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find src csrc CMakeLists.txt pyproject.toml -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 
+# The second newest Triton; published for one platform only.
+ifeq ($(shell uname -sm),Linux x86_64)
+OTHER_TRITON := build/triton-$(RELEASE)/installed
+endif
+
 include mk/ext.mk
 
 .PHONY: help study bench test test-slow test-vllm gpu triton-release screenshots docs lint format check-machine clean
@@ -38,8 +43,10 @@ study: $(VENV)/installed ## run the study of the bundled model on this CPU and w
 bench: $(VENV)/installed ## measure speed and memory against stock PyTorch on this CPU: some 15 minutes, 9 GB
 	$(BIN)/layercast bench --full --json benchmarks/results
 
-test: $(VENV)/installed-dev ## run every test but the exhaustive ones
+test: $(VENV)/installed-dev $(OTHER_TRITON) ## run every test but the exhaustive ones
 	$(BIN)/python -m pytest
+	$(if $(OTHER_TRITON),PYTHONPATH=$(dir $(OTHER_TRITON)) $(BIN)/python -m pytest \
+	  tests/kernels/triton/test_triton_ptx.py)
 
 test-slow: $(VENV)/installed-dev ## run the exhaustive tests
 	$(BIN)/python -m pytest -m slow
@@ -56,9 +63,13 @@ gpu: ## test and measure on a CUDA device, with the torch and triton of PYTHON: 
 	timeout 210 $(PYTHON) benchmarks/gpu.py benchmarks/results 170 || status=1; \
 	exit $$status
 
-triton-release: ## run the tests of CUDA kernels, all of them, with another Triton: RELEASE=3.8.0
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --target build/triton-$(RELEASE) triton==$(RELEASE)
+# By the interpreter of the environment: a release has a wheel for each version of Python.
+build/triton-$(RELEASE)/installed: | $(VENV)/installed-dev
+	@echo "Getting Triton $(RELEASE), with which the CUDA kernels are compiled, too ..."
+	@$(PIP) --no-deps --upgrade --target $(@D) triton==$(RELEASE)
+	@touch $@
+
+triton-release: build/triton-$(RELEASE)/installed ## run all tests of CUDA kernels with another Triton: RELEASE=3.8.0
 	PYTHONPATH=build/triton-$(RELEASE) $(BIN)/python -m pytest -m 'slow or not slow' \
 	  tests/kernels/triton
 
