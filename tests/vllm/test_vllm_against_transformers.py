@@ -107,13 +107,34 @@ def test_sampling_settings(bundled, prompts, layercast_model, tokenizer, tmp_pat
         assert told(answer) == expected(generation)
 
 
-ARCHITECTURES = ["gemma2", "llama", "mistral", "qwen2", "qwen3"]
+ARCHITECTURES = ["gemma2", "gemma3", "granite", "llama", "mistral", "qwen2", "qwen3"]
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architectures(architecture, tmp_path):
     folder = save_checkpoint(tmp_path / "checkpoint", architecture)
     check_equal(folder, tmp_path / "engine")
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {**YARN, "original_max_position_embeddings": 64},
+        {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0},
+    ],
+    ids=["yarn", "linear"],
+)
+def test_scaled_rotary_embeddings(rope, tmp_path):
+    folder = save_checkpoint(
+        tmp_path / "checkpoint", "qwen3", rope_parameters=rope, max_position_embeddings=256
+    )
+    check_equal(folder, tmp_path / "engine")
+
+
+def test_longrope_within_the_length_of_training(tmp_path):
+    folder = save_checkpoint(tmp_path / "checkpoint", "phi3")
+    check_equal(folder, tmp_path / "engine", lengths=(5, 17, 64), max_model_len=96)
 
 
 def check_equal(folder, engine_folder, *, lengths=LENGTHS, environment=None, **options):

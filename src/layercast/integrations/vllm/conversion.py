@@ -11,6 +11,7 @@ from vllm.model_executor.layers import layernorm as stock_norms
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.linear import RowParallelLinear
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.rotary_embedding import Phi3LongRoPEScaledRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
@@ -65,7 +66,7 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
         replacement = made[id(module)]
         if replacement is not None:
             model.set_submodule(name, replacement)
-    allowed = check_coverage(model, ranks)
+    allowed = check_coverage(model, config, ranks)
     for module in model.modules():
         method = getattr(module, "quant_method", None)
         if isinstance(method, LayerCastLinearMethod | LayerCastEmbeddingMethod):
@@ -84,7 +85,7 @@ def _replacement(module: nn.Module, config: Any, **rotary: Any) -> nn.Module | N
         return SiluAndMul()
     if cls is stock_activation.GeluAndMul:
         return {"none": GeluAndMul, "tanh": GeluTanhAndMul}[norm.approximate]()
-    if isinstance(module, RotaryEmbeddingBase):
+    if isinstance(module, RotaryEmbeddingBase | Phi3LongRoPEScaledRotaryEmbedding):
         return rotary_of(module, config, **rotary)
     return None
 
@@ -99,8 +100,10 @@ def _convert_in_place(module: Any, config: Any, ranks: Any) -> None:
             module.__class__, module.ranks = VocabularyParallel, ranks
     elif cls is RowParallelLinear and module.tp_size > 1 and module.reduce_results:
         module.__class__, module.ranks = RowParallel, ranks
-    elif cls is LogitsProcessor and module.scale == 1.0 and not module.logits_as_input:
-        module.__class__ = Logits
+    elif cls is LogitsProcessor and not module.logits_as_input:
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        if module.scale == 1.0 / divisor:
+            module.__class__, module.divisor = Logits, divisor
     elif cls is Attention and attention_obstacle(module) is None:
         _convert_attention(module)
 

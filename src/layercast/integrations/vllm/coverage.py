@@ -21,7 +21,7 @@ from vllm.model_executor.models.utils import PPMissingLayer
 
 from layercast.errors import GuaranteeError
 from layercast.integrations.vllm.activation import GeluAndMul, GeluTanhAndMul, SiluAndMul
-from layercast.integrations.vllm.architectures import READ, read_modules
+from layercast.integrations.vllm.architectures import READ, read_modules, uncovered_option
 from layercast.integrations.vllm.attention import PagedAttention
 from layercast.integrations.vllm.embedding import VocabularyParallel
 from layercast.integrations.vllm.linear import RowParallel
@@ -37,11 +37,12 @@ _BY_ROWS = (ColumnParallelLinear, MergedColumnParallelLinear, QKVParallelLinear,
 _WITHOUT_ARITHMETIC = (nn.Identity, nn.ModuleList, nn.ModuleDict, PPMissingLayer)
 
 
-def check_coverage(model: nn.Module, ranks: Any) -> list[str]:
+def check_coverage(model: nn.Module, config: Any, ranks: Any) -> list[str]:
     """Refuse a model that holds a module of which nothing is known.
 
     Args:
         model: After its conversion.
+        config: Of the model.
         ranks: Who holds it together.
 
     Returns:
@@ -58,6 +59,8 @@ def check_coverage(model: nn.Module, ranks: Any) -> list[str]:
         read = ", ".join(sorted(READ))
         what = f"the model must be one of {read}, whose code was read, got {_class_name(model)}"
         allowed.append(refuse_or_mark(what))
+    if (option := uncovered_option(config)) is not None:
+        allowed.append(refuse_or_mark(f"`{option}` of config.json must be left out"))
     for name, module in model.named_modules():
         if not getattr(module, "do_not_compile", True):
             raise GuaranteeError(

@@ -9,11 +9,15 @@ from layercast import ops
 
 
 class Logits(LogitsProcessor):  # type: ignore[misc]
-    """vLLM's, with the cap of Gemma 2 by our operations; a loaded one becomes one by its class.
+    """vLLM's, capped (Gemma) or divided (Granite) by our operations.
+
+    A loaded one becomes one by its class; `divisor` is set then. vLLM multiplies by a reciprocal.
 
     The head is applied by its own method, `methods.LayerCastEmbeddingMethod`; where ranks hold
     shares of the vocabulary, their logits are gathered.
     """
+
+    divisor: float
 
     def forward(
         self,
@@ -36,8 +40,9 @@ class Logits(LogitsProcessor):  # type: ignore[misc]
         logits: Tensor | None = self._get_logits(
             hidden_states, lm_head, embedding_bias, skip_gather
         )
-        if logits is None or self.soft_cap is None:
-            return logits
         # By a tensor: some devices turn division by a number into a multiplication.
-        capped: Tensor = ops.tanh(logits / logits.new_full((1,), self.soft_cap)) * self.soft_cap
-        return capped
+        if logits is not None and self.soft_cap is not None:
+            logits = ops.tanh(logits / logits.new_full((1,), self.soft_cap)) * self.soft_cap
+        if logits is not None and self.divisor != 1.0:
+            logits = logits / logits.new_full((1,), self.divisor)
+        return logits

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from layercast import ops
-from layercast.errors import LayercastError
+from layercast.errors import LayercastError, UnsupportedError
 from layercast.integrations.transformers.rope import frequencies_of
 from layercast.modules import RopeFrequencies
 
@@ -100,12 +100,14 @@ def rotary_of(
             the model was trained on.
 
     Returns:
-        The module whose table agrees with the stock one; None if no formula of ours does, or if
-        it does not hold for so long a sequence.
+        The module whose table agrees with the stock one; None if no formula of ours does.
+
+    Raises:
+        UnsupportedError: The scaling is fixed for shorter sequences than are to be served.
     """
     parameters = getattr(config, "rope_parameters", None)
-    table = getattr(stock, "cos_sin_cache", None)
-    if not isinstance(parameters, dict) or table is None or not stock.is_neox_style:
+    table = _stock_table(stock)
+    if not isinstance(parameters, dict) or table is None:
         return None
     several = parameters if "rope_theta" not in parameters else {None: parameters}
     for options in several.values():
@@ -113,13 +115,28 @@ def rotary_of(
             frequencies = frequencies_of(config, options, context_length)
         except (TypeError, AttributeError, KeyError, LayercastError):
             continue  # another rope type, or parameters that are incomplete
-        limit = frequencies.position_limit
-        if frequencies.head_dim != stock.rotary_dim or (limit is not None and limit < positions):
+        if frequencies.head_dim != stock.rotary_dim or frequencies.base != stock.base:
             continue
+        limit = frequencies.position_limit
+        if limit is not None and limit < positions:
+            raise UnsupportedError(
+                f"layercast: `--max-model-len` must be at most {limit}, the length that this "
+                f"model's rope scaling is fixed for, got {positions}. Or set context_length in the "
+                "quantization_config, which fixes the scaling of every sequence for that length."
+            )
         rotary = RotaryEmbedding(frequencies, stock.head_size, positions)
         if _agrees(rotary, table):
             return rotary
     return None
+
+
+def _stock_table(stock: Any) -> Tensor | None:
+    """Cosines and sines of each position, shape (positions, channels rotated)."""
+    if hasattr(stock, "long_short_cos_sin_cache"):
+        first = stock.original_max_position_embeddings if stock.use_long_rope else 0
+        table: Tensor = stock.long_short_cos_sin_cache[first:]
+        return table
+    return getattr(stock, "cos_sin_cache", None) if stock.is_neox_style else None
 
 
 def _agrees(rotary: RotaryEmbedding, table: Tensor) -> bool:
