@@ -37,7 +37,7 @@ def _remember(self, name, function, key="", **options):
 torch.library.Library.impl = _remember
 
 from layercast.kernels import cpu  # noqa: E402
-from layercast.ops import backends, rotary  # noqa: E402
+from layercast.ops import backends  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
 _READS = {
@@ -224,6 +224,8 @@ class SimulatedCuda(TorchDispatchMode):
         )
         torch.cuda.synchronize = lambda device=None: self.wait("torch.cuda.synchronize")
         torch.cuda.device = _Device
+        torch.cuda.Stream = _Stream
+        torch.cuda.stream = lambda stream: contextlib.nullcontext()
         torch.cuda.empty_cache = lambda: None
         torch.cuda.set_device = lambda device: None
         torch.cuda.mem_get_info = lambda device=None: (2**33, 2**34)
@@ -234,7 +236,7 @@ class SimulatedCuda(TorchDispatchMode):
         else:
             kernels = _CpuKernels(self)
             backends.triton_kernels = lambda: kernels
-            rotary.triton_kernels = backends.triton_kernels
+            sys.modules["layercast.ops.rotary"].triton_kernels = backends.triton_kernels
 
     def move(self, x):
         """`x` on the device: a copy from pageable memory, which the host waits for."""
@@ -330,6 +332,16 @@ def _caller():
             outermost = f"transformers/{path.name}"
         frame = frame.f_back
     return outermost
+
+
+class _Stream:
+    """Stands for `torch.cuda.Stream`: everything is done at once."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def synchronize(self):
+        """Wait for nothing."""
 
 
 class _Device(contextlib.nullcontext):

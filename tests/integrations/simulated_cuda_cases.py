@@ -185,7 +185,7 @@ def continuous_batching(architecture):
             return loop(self, *args, **kwargs)
 
     manager._run_generation_loop = run
-    input_outputs.create_device_stream = lambda device: None
+    input_outputs.create_device_stream = lambda device: None  # not there in older releases
     differing, waits = [], {}
     for name, options in BATCHING.items():
         DEVICE.waits.clear()

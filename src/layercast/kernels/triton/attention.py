@@ -124,7 +124,7 @@ def attention_kernel(
     head = h * group + row % group
     if PAGED:
         # The queries of a sequence are its last positions.
-        room = page_size.to(tl.int64) * Tk
+        room = tl.cast(page_size, tl.int64) * Tk
         begin, queries, n, first = packed_sequence(lengths, starts, firsts, b, Tq, room, HAS_FIRSTS)
         exists = t < queries
         qp = tl.where(exists, n - queries + t, -1)
@@ -269,7 +269,7 @@ def merge_kernel(
     head = h * group + row % group
     write = True
     if PAGED:
-        room = page_size.to(tl.int64) * Tk
+        room = tl.cast(page_size, tl.int64) * Tk
         begin, queries, _n, _first = packed_sequence(
             lengths, starts, firsts, b, Tq, room, HAS_FIRSTS
         )

@@ -21,7 +21,7 @@ def gated_kernel(
 ):
     """Y = FUNCTION(gate) * up, each rounded; rows of either may lie apart."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < rows.to(tl.int64) * n
+    inside = at < tl.cast(rows, tl.int64) * n
     row, column = at // n, at % n
     left = tl.load(gate + row * stride_gate + column, mask=inside, other=0.0)
     right = tl.load(up + row * stride_up + column, mask=inside, other=0.0)

@@ -32,9 +32,9 @@ JOIN_BLOCK = 256
 @triton.jit
 def shard_range(shard, in_features, first_shard, ALIGN: tl.constexpr):
     """Begin and end in memory of a shard; both are known to be multiples of ALIGN."""
-    origin = in_features.to(tl.int64) * first_shard // 8
-    begin = in_features.to(tl.int64) * shard // 8 - origin
-    end = in_features.to(tl.int64) * (shard + 1) // 8 - origin
+    origin = tl.cast(in_features, tl.int64) * first_shard // 8
+    begin = tl.cast(in_features, tl.int64) * shard // 8 - origin
+    end = tl.cast(in_features, tl.int64) * (shard + 1) // 8 - origin
     return (begin // ALIGN * ALIGN).to(tl.int32), (end // ALIGN * ALIGN).to(tl.int32)
 
 

@@ -18,7 +18,7 @@ BLOCK = 1024
 @triton.jit
 def reciprocal_root(total, n, eps):
     """1 / sqrt(total / n + eps), each step rounded."""
-    mean = tl.div_rn(total, n.to(tl.float32))
+    mean = tl.div_rn(total, tl.cast(n, tl.float32))
     return tl.div_rn(1.0, tl.sqrt_rn(mean + eps))
 
 
@@ -50,7 +50,7 @@ def layer_norm_kernel(
 ):
     """Y = ((d * r) * w) + b, d = x - dot(x, 1) / n, r = 1 / sqrt(dot(d, d) / n + eps)."""
     row = tl.program_id(0).to(tl.int64)
-    mean = tl.div_rn(row_sum(x + row * n, x, n, 0.0, SUM), n.to(tl.float32))
+    mean = tl.div_rn(row_sum(x + row * n, x, n, 0.0, SUM), tl.cast(n, tl.float32))
     r = reciprocal_root(row_sum(x + row * n, x, n, mean, SQUARE), n, eps)
     for start in tl.range(0, n, BLOCK):
         at = start + tl.arange(0, BLOCK)

@@ -105,7 +105,7 @@ def rotary_table_kernel(
 ):
     """Both tables, each value written to both halves; NaN where an angle reaches 2**31."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < count.to(tl.int64) * half
+    inside = at < tl.cast(count, tl.int64) * half
     row, i = at // half, at % half
     position = tl.load(position_ids + row, mask=inside, other=0).to(tl.float64)
     frequency = tl.load(inv_freq + i, mask=inside, other=0.0)
