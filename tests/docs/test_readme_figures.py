@@ -72,3 +72,14 @@ def test_memory_is_the_recorded_one_and_within_its_goal():
     bounds = goals["memory"]["1 B model"]["1"]
     assert more <= bounds["anonymous_over_stock_bf16"]
     assert peak <= bounds["peak_over_stock_fp32"]
+
+
+def test_observed_divergence_on_the_pages_is_the_recorded_one():
+    bf16, fp16 = (RECORD["precisions"][p]["div_percent"]["value"] for p in ("bf16", "fp16"))
+    tutorial, statistics = (
+        " ".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").split())
+        for name in ("tutorial", "statistics")
+    )
+    problems = RECORD["problems"]
+    assert f"bf16 moves {bf16 * problems / 100:.0f} of {problems} answers" in tutorial
+    assert f"{bf16:.0f} % observed; fp16 21 % and {fp16:.0f} %" in statistics
