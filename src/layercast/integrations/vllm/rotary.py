@@ -136,7 +136,8 @@ def _stock_table(stock: Any) -> Tensor | None:
         first = stock.original_max_position_embeddings if stock.use_long_rope else 0
         table: Tensor = stock.long_short_cos_sin_cache[first:]
         return table
-    return getattr(stock, "cos_sin_cache", None) if stock.is_neox_style else None
+    plain: Tensor | None = getattr(stock, "cos_sin_cache", None)
+    return plain if stock.is_neox_style else None
 
 
 def _agrees(rotary: RotaryEmbedding, table: Tensor) -> bool:
