@@ -27,8 +27,7 @@ def answers(
         inputs = tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
-        with torch.inference_mode():
-            output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
         generated = output[:, inputs["input_ids"].shape[1] :]
         found += tokenizer.batch_decode(generated, skip_special_tokens=True)
     return found
