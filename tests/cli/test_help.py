@@ -10,6 +10,7 @@ VERBS = (
     ["bench"],
     ["env"],
     ["convert"],
+    ["serve"],
     ["compare"],
     ["study", "run"],
     ["study", "report"],

@@ -14,6 +14,7 @@ from layercast.cli import convert as convert_verb
 from layercast.cli import env as env_verb
 from layercast.cli import generate as generate_verb
 from layercast.cli import lm_eval as lm_eval_verb
+from layercast.cli import serve as serve_verb
 from layercast.cli.study import study_app
 from layercast.errors import LayercastError
 from layercast.version import __version__
@@ -32,6 +33,9 @@ app.command("compare", epilog=compare_verb.EPILOG)(compare_verb.compare)
 app.command("audit", epilog=audit_verb.EPILOG)(audit_verb.audit)
 app.command("bench", epilog=bench_verb.EPILOG)(bench_verb.bench)
 app.command("lm-eval", context_settings=lm_eval_verb.CONTEXT)(lm_eval_verb.lm_eval)
+app.command("serve", epilog=serve_verb.EPILOG, context_settings=serve_verb.CONTEXT)(
+    serve_verb.serve
+)
 app.command("env", epilog=env_verb.EPILOG)(env_verb.env)
 app.add_typer(study_app, name="study")
 

@@ -147,6 +147,29 @@ def read_config(
     return config, LayerCastConfig(**options)
 
 
+def has_method(path_or_id: str | os.PathLike[str], **hub: Any) -> bool:
+    """Say whether a checkpoint's config.json names the method, so that it loads without arguments.
+
+    Args:
+        path_or_id: As for `load`.
+        **hub: As for `read_config`.
+
+    Raises:
+        CheckpointError: As `read_config`.
+    """
+    hub.setdefault("trust_remote_code", False)
+    name = os.fspath(path_or_id)
+    _check_folder(name)
+    try:
+        config = _read_config(name, hub)
+    except (OSError, HFValidationError) as error:
+        if isinstance(error, LayercastError):
+            raise
+        raise _explain(name, error) from error
+    _saved_options(config, name)
+    return getattr(config, "quantization_config", None) is not None
+
+
 def _given_options(storage: str | None, arguments: dict[str, Any]) -> LayerCastConfig | None:
     given = arguments.pop("quantization_config", None)
     if given is not None and not isinstance(given, LayerCastConfig):

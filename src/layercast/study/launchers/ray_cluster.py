@@ -58,7 +58,7 @@ class RayLauncher:
         except (OSError, ValueError, RuntimeError) as error:
             raise EnvironmentSetupError(
                 f"study run: a Ray cluster must be running {f'at {asked}' if asked else 'here'}, "
-                f"got: {_first_line(error)} Start one (ray start --head), or name it with "
+                f"got: {_one_line(error)}. Start one (ray start --head), or name it with "
                 "--ray-address."
             ) from error
 
@@ -171,7 +171,7 @@ class RayWorker:
         except RayActorError as error:
             self._end = self._explain(error)
         except RayError as error:
-            self._end = End("crashed", _first_line(error))
+            self._end = End("crashed", _one_line(error))
         finally:
             with contextlib.suppress(RayError, ValueError):
                 ray.get(self._actor.stop.remote(), timeout=_POLL_SECONDS * 10)
@@ -237,7 +237,7 @@ class RayWorker:
             time.sleep(_POLL_SECONDS)
         if unreachable:
             return End("lost", "was lost: its node could not be reached")
-        return End("crashed", f"its process on the node ended: {_first_line(error)}")
+        return End("crashed", f"its process on the node ended: {_one_line(error)}")
 
 
 def _reach(address: str | None) -> None:
@@ -255,5 +255,5 @@ def _alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
