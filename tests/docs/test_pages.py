@@ -36,7 +36,7 @@ def check_command(words: list[str]) -> None:
             return
         assert verb in command.commands, f"no verb {verb!r}"
         command = command.commands[verb]
-    if command.name == "lm-eval":  # its options are lm-eval's
+    if command.context_settings.get("ignore_unknown_options"):  # passed on to another program
         return
     options = {name for parameter in command.params for name in parameter.opts}
     for word in words:
