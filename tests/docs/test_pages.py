@@ -32,7 +32,7 @@ def check_command(words: list[str]) -> None:
     command: Any = COMMAND
     while words and hasattr(command, "commands"):
         verb, *words = words
-        if verb == "--version":
+        if verb in {"--version", "--help"}:
             return
         assert verb in command.commands, f"no verb {verb!r}"
         command = command.commands[verb]
