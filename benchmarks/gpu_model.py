@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, StaticCache
 
 import layercast
 from layercast.bench.checkpoint import save_random_checkpoint
+from layercast.modules.cache_name import cache_name
 
 BATCHES = (1, 8, 32)
 CONTEXT = 512
@@ -38,7 +39,8 @@ def step_of(model, batch):
     """A function that computes the same step again and again, after a prompt of `CONTEXT`."""
     cache = StaticCache(config=model.config, max_cache_len=CONTEXT + 64)
     ids = torch.randint(model.config.vocab_size, (batch, CONTEXT), device="cuda")
-    model(ids, past_key_values=cache, logits_to_keep=1)
+    held = {cache_name(model.forward): cache}
+    model(ids, **held, logits_to_keep=1)
     token = ids[:, :1].contiguous()
     position = torch.full((batch, 1), CONTEXT, device="cuda")
     lengths = [layer.cumulative_length for layer in cache.layers]
@@ -46,7 +48,7 @@ def step_of(model, batch):
     def step(_=0):
         for length in lengths:
             length.fill_(CONTEXT)
-        return model(token, position_ids=position, past_key_values=cache).logits
+        return model(token, position_ids=position, **held).logits
 
     return step
 

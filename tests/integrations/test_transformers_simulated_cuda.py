@@ -49,7 +49,7 @@ def test_a_replay_at_a_wrong_position_is_nan(outcomes, architecture):
 
 @pytest.mark.parametrize("architecture", WINDOWS)
 def test_a_capture_that_would_not_go_on_is_refused(outcomes, architecture):
-    refused = "layercast: `past_key_values` must be a StaticCache without sliding windows while a"
+    refused = "layercast: the key/value cache must be a StaticCache without sliding windows while a"
     assert outcomes[f"refused {architecture}"] == [f"{refused} CUDA graph is captured"] * 2
 
 

@@ -23,6 +23,7 @@ from layercast.auditing.windows import (
     text_config,
 )
 from layercast.errors import LayercastError, UnsupportedError
+from layercast.modules.cache_name import cache_name, cache_of
 
 _SHORTEST_RUN = 24
 _PAST = 8  # tokens past a window or a switch
@@ -115,8 +116,8 @@ class Exercises:
             output = self._forward(
                 tokens[:, start:end],
                 use_cache=True,
-                past_key_values=output.past_key_values,
                 position_ids=torch.arange(start, end)[None],
+                **{cache_name(self._model.forward): cache_of(output)},
             )
             parts.append(self._logits(output))
         return torch.cat(parts, dim=1)

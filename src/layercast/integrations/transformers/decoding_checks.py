@@ -83,7 +83,7 @@ def _check_prompts(
         raise UnsupportedError(
             "generate: `input_ids` must hold the whole sequence when sampling, got embeddings or "
             "new tokens only: draws are keyed by the prompt's token ids. Pass all token ids; "
-            "past_key_values may come along."
+            "a cache may come along."
         )
     if mask is None or mask.ndim != 2:
         return

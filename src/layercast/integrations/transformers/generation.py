@@ -25,6 +25,7 @@ from layercast.integrations.transformers.sampling import (
     Unmark,
     checked_seed,
 )
+from layercast.modules.cache_name import cache_name
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def generate(
     sampling: Sampling | None = None,
     sample_indices: Sequence[int] | None = None,
     prefill_chunk: int | None = None,
-    past_key_values: Any = None,
+    cache: Any = None,
 ) -> list[Generation]:
     """Decode a batch through `model.generate`, prompts padded on the left.
 
@@ -86,7 +87,7 @@ def generate(
         sample_indices: Which sample of its prompt each answer is, for as many prompts; 0 when left
             out. Rows of the same prompt and index get the same answer.
         prefill_chunk: Columns of the padded prompts computed at a time; None computes all at once.
-        past_key_values: A cache that holds the first columns of the padded prompts already.
+        cache: Holds the first columns of the padded prompts already.
 
     Returns:
         One answer for each prompt, in order.
@@ -120,7 +121,6 @@ def generate(
             attention_mask=mask,
             logits_processor=processors,
             stopping_criteria=criteria,
-            past_key_values=past_key_values,
             generation_config=GenerationConfig(
                 do_sample=False,
                 prefill_chunk_size=prefill_chunk,
@@ -130,6 +130,7 @@ def generate(
                 pad_token_id=pad_token_id,
                 use_cache=True,
             ),
+            **{cache_name(model.forward): cache},
         )
     return [
         Generation(

@@ -19,12 +19,13 @@ from layercast.integrations.transformers.functions import contracted_functions
 from layercast.integrations.transformers.kv_cache import check_cache, round_cache
 from layercast.integrations.transformers.position_checks import check_positions
 from layercast.integrations.transformers.tensor_parallel import ranks_asked, whole_tensors
+from layercast.modules.cache_name import cache_name, rename_cache
 from layercast.modules.stored_weights import refuse_casts
 from layercast.ops.backends import is_capturing
 
 _SMALLEST_NORMAL = 2.0**-1022
 _GRAIN = 32768  # elements below which torch runs an elementwise operation on the calling thread
-_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "inputs_embeds")
 
 
 class LayerCastModel:
@@ -110,8 +111,9 @@ def _guarded_class(cls: Any, is_decoder: bool) -> Any:
         refuse_adapters(self)
         if is_decoder:
             kwargs = dict(zip(_forward_parameters(cls), args, strict=False)) | kwargs
+            rename_cache(cache_name(cls.forward), kwargs)
             check_forward(self, kwargs)
-            round_cache(self.config, kwargs)
+            round_cache(self.config, kwargs, cache_name(cls.forward))
             args = ()
         with contracted_functions(calls_functions(self)):
             return cls.forward(self, *args, **kwargs)
@@ -151,7 +153,8 @@ def check_forward(module: nn.Module, arguments: dict[str, Any]) -> None:
             f"layercast: the attention must be {ATTENTION!r}, got {config._attn_implementation!r}. "
             "Load the model again."
         )
-    ids, mask, positions, cache, embeds = (arguments.get(name) for name in _ARGUMENTS)
+    ids, mask, positions, embeds = (arguments.get(name) for name in _ARGUMENTS)
+    cache = arguments.get(cache_name(module.forward))
     if arguments.get("output_router_logits"):
         raise UnsupportedError(
             "layercast: `output_router_logits` must be False, got True: the routers that would "

@@ -61,7 +61,7 @@ def check_cache(cache: Any, *, capturing: bool) -> None:
     if others:
         names = ", ".join(sorted(kind.__name__ for kind in others))
         raise UnsupportedError(
-            f"layercast: `past_key_values` must be a DynamicCache or a StaticCache, got {names}. "
+            f"layercast: the key/value cache must be a DynamicCache or a StaticCache, got {names}. "
             "Caches that quantise keys and values round them at times that depend on the batch."
         )
     if not capturing:
@@ -72,24 +72,25 @@ def check_cache(cache: Any, *, capturing: bool) -> None:
     if kinds != {StaticLayer}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none that has its layers yet"
         raise UnsupportedError(
-            "layercast: `past_key_values` must be a StaticCache without sliding windows while a "
+            "layercast: the key/value cache must be a StaticCache without sliding windows while a "
             f"CUDA graph is captured, got {names}: replayed, it would stay at this step. Run the "
             "model without a graph."
         )
     if not all(layer.is_initialized for layer in layers):
         raise UnsupportedError(
-            "layercast: `past_key_values` must have been used before a CUDA graph is captured, "
+            "layercast: the key/value cache must have been used before a CUDA graph is captured, "
             "got a StaticCache without memory yet. Run the prompt, or one step, first."
         )
 
 
-def round_cache(config: Any, arguments: dict[str, Any]) -> None:
+def round_cache(config: Any, arguments: dict[str, Any], name: str) -> None:
     """Make the cache of a forward pass store what the model's configuration says.
 
     Args:
         config: Of the model.
         arguments: Keyword arguments of the decoder's forward; gets the cache that the model
             would otherwise make, if it is to make one.
+        name: Of the cache among them.
 
     Raises:
         GuaranteeError: A cache that holds keys in another dtype.
@@ -97,12 +98,12 @@ def round_cache(config: Any, arguments: dict[str, Any]) -> None:
     dtype = cache_dtype_of(config)
     if dtype is torch.float32:
         return
-    cache = arguments.get("past_key_values")
+    cache = arguments.get(name)
     if cache is None:
         use_cache = arguments.get("use_cache")
         if not (config.use_cache if use_cache is None else use_cache):
             return
-        cache = arguments["past_key_values"] = DynamicCache(config=config)
+        cache = arguments[name] = DynamicCache(config=config)
     _store_in(cache, dtype)
 
 
@@ -112,7 +113,7 @@ def _store_in(cache: Cache, dtype: torch.dtype) -> None:
             keys = getattr(layer, "keys", None)
             if keys is not None and keys.numel() and keys.dtype is not dtype:
                 raise GuaranteeError(
-                    f"layercast: `past_key_values` must hold {dtype} keys on a model loaded with "
+                    f"layercast: the key/value cache must hold {dtype} keys on a model loaded with "
                     f"that kv_dtype, got {keys.dtype}. Start from an empty cache."
                 )
             kind: Any = type(layer)

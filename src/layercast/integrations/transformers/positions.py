@@ -112,7 +112,7 @@ def slot_position_mask(
     window = _window_of(mask_function, local_size)
     if window is None and kv_offset:
         raise UnsupportedError(
-            "layercast attention: `past_key_values` must hold every key that the model's mask "
+            "layercast attention: the key/value cache must hold every key that the model's mask "
             f"shows, got a sliding-window cache that has dropped {kv_offset}. Pass a cache "
             "without windows, DynamicCache() without a config."
         )

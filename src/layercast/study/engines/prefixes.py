@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from layercast.errors import UnsupportedError
+from layercast.modules.cache_name import cache_of
 
 
 def warm_cache(model: Any, prompts: Sequence[Sequence[int]]) -> DynamicCache | None:
@@ -58,7 +59,7 @@ def _layers(model: Any, tokens: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
             position_ids=torch.arange(len(tokens))[None],
             use_cache=True,
         )
-    cache = output.past_key_values
+    cache = cache_of(output)
     if not all(isinstance(layer, DynamicLayer) and not _slides(layer) for layer in cache.layers):
         raise UnsupportedError(
             "study run: `axes.prefix_cache` must be cold with this model, got warm: its cache "

@@ -155,7 +155,7 @@ class TransformersEngine:
             sampling=None if draws is None else _sampling(draws, philox=drawn_by_philox),
             sample_indices=None if draws is None else request.sample_indices,
             prefill_chunk=request.prefill_chunk or None,
-            past_key_values=warm_cache(self._model, prompts) if request.warm_prefix else None,
+            cache=warm_cache(self._model, prompts) if request.warm_prefix else None,
         )
         seed = None
         if draws is not None:
