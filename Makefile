@@ -29,7 +29,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 OTHER_TRITON := build/triton-$(RELEASE)/installed
 endif
 
-include mk/ext.mk
+include mk/ext.mk mk/wheel.mk
 
 .PHONY: help study bench test test-slow test-vllm gpu triton-release screenshots docs lint format check-machine clean
 
