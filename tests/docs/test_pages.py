@@ -60,7 +60,8 @@ def test_an_option_that_does_not_exist_is_noticed():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_targets_are_there(page):
-    targets = set(re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    rules = "\n".join(map(text_of, [ROOT / "Makefile", *(ROOT / "mk").glob("*.mk")]))
+    targets = set(re.findall(r"^([\w-]+):", rules, re.MULTILINE))
     for words in lines(page):
         if words[0] == "make":
             assert words[1] in targets, words
