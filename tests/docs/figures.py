@@ -63,12 +63,13 @@ def figures_of(text: str) -> list[Figure]:
     """Return the figures that name a record.
 
     Raises:
-        ValueError: A comment holds something else; it would be taken for a record's name.
+        ValueError: A comment without a space before it holds something else.
     """
     marks = list(_MARK.finditer(text))
     ends = {mark.end() for mark in marks}
     for comment in _COMMENT.finditer(text):
-        if comment.end() not in ends:
+        follows = text[: comment.start()][-1:].strip()
+        if follows and comment.end() not in ends:
             raise ValueError(f"names no figure's record: {comment.group()!r}")
     return [
         Figure(m["shown"], m["record"], m["place"], float(m["divisor"] or 1), m["format"])

@@ -99,7 +99,7 @@ def test_code_and_versions_are_no_figures(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["7 %<!-- r.json share -->", "some %<!-- r.json share .0f -->", "<!-- later -->"]
+    "text", ["7 %<!-- r.json share -->", "some %<!-- r.json share .0f -->", "7 %<!-- later -->"]
 )
 def test_a_comment_that_names_no_record_is_noticed(text):
     with pytest.raises(ValueError, match="names no figure's record"):
