@@ -104,7 +104,8 @@ def test_the_table_shows_time_and_times_as_fast_within_80_columns():
     full = fake_case(
         sizes=(("N", 18944), ("K", 3584)), rows=512, variants=(*NAMES, Variant.FMA_PEAK)
     )
-    names = [name for name in Variant if name is not Variant.FMA_PEAK]
+    # As many as a case of the registry has.
+    names = [name for name in Variant if name not in (Variant.STOCK_FP16, Variant.FMA_PEAK)]
     times = {
         name: Times((0.1234 * ratio,) * 3)
         for name, ratio in zip(names, (1.0, 0.123, 1.5, 10.25), strict=True)

@@ -132,6 +132,8 @@ def test_a_decode_sample_is_the_mean_of_the_steps_after_the_first():
     # Prefill takes 50 s, the untimed step 9 s.
     model = ScriptedModel(clock, 50.0, 9.0, 1.0, 2.0, 3.0)
     assert generation.decode_seconds(model, torch.ones(1, 2), 3, clock) == 2.0
+    both = generation.prefill_and_decode_seconds(model, torch.ones(1, 2), 3, clock)
+    assert both == (50.0, 2.0)
 
 
 def test_a_prefill_sample_lasts_to_the_first_logits():

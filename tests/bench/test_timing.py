@@ -48,6 +48,7 @@ def test_a_disturbed_round_is_dropped_for_every_variant_and_made_again():
     assert rounds.times["a"].samples == (1, 2)
     assert rounds.times["b"].samples == (3, 4)
     assert (rounds.dropped, rounds.quiet) == (1, True)
+    assert rounds.kept == (0, 2)
 
 
 def test_a_machine_that_never_is_quiet_gives_all_rounds_and_says_so():
@@ -59,6 +60,7 @@ def test_a_machine_that_never_is_quiet_gives_all_rounds_and_says_so():
     # Patience is twice 4 s; a round takes 2 s.
     assert len(rounds.times["a"].samples) == 4
     assert (rounds.dropped, rounds.quiet) == (0, False)
+    assert rounds.kept == (0, 1, 2, 3)
 
 
 def test_median_and_quartiles_by_hand():

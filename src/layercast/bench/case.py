@@ -19,6 +19,7 @@ class Variant(StrEnum):
     Attributes:
         LAYERCAST: `layercast.ops`, or a model of `layercast.load`.
         STOCK_BF16: Stock PyTorch in bfloat16, activations too: fast, and rounds every result.
+        STOCK_FP16: The same in float16.
         STOCK_FP32: Stock PyTorch in float32, weights stored in float32.
         PUBLISHED: LayerCast as published: `F.linear(x, weight.float())`, the weight upcast whole
             before each product (arXiv 2506.09501, section 5).
@@ -28,6 +29,7 @@ class Variant(StrEnum):
 
     LAYERCAST = "layercast"
     STOCK_BF16 = "stock_bf16"
+    STOCK_FP16 = "stock_fp16"
     STOCK_FP32 = "stock_fp32"
     PUBLISHED = "published"
     FMA_PEAK = "fma_peak"
@@ -42,7 +44,7 @@ class Case:
         sizes: Named sizes, in the order they are written: N and K, heads, context, ...
         rows: Rows of activations: batch at decode, tokens at prefill.
         weight_dtype: Storage of the weights, "none" where there are none. Activations are float32
-            in every variant but STOCK_BF16.
+            in every variant but STOCK_BF16 and STOCK_FP16.
         distribution: Where the inputs come from.
         variants: What is compared, LAYERCAST among them.
         short: Measured without `--full` too.

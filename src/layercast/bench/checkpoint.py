@@ -24,6 +24,15 @@ _HALF_BILLION = {
     "tie_word_embeddings": True,
 }
 
+#: Qwen2.5-1.5B's config.json.
+_ONE_AND_A_HALF_BILLION = _HALF_BILLION | {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 131_072,
+}
+
 #: Llama-3.2-1B's sizes (1.24 B parameters), made as a Qwen2 model like the other.
 _BILLION = {
     "vocab_size": 128_256,
@@ -39,9 +48,14 @@ _BILLION = {
 
 NAME = "0.5 B model"
 LARGER_NAME = "1 B model"
+ONE_AND_A_HALF_NAME = "1.5 B model"
 
 #: Values of the config, by the name of the model in a case.
-MODELS: dict[str, dict[str, Any]] = {NAME: _HALF_BILLION, LARGER_NAME: _BILLION}
+MODELS: dict[str, dict[str, Any]] = {
+    NAME: _HALF_BILLION,
+    LARGER_NAME: _BILLION,
+    ONE_AND_A_HALF_NAME: _ONE_AND_A_HALF_BILLION,
+}
 
 DISTRIBUTION = "weights ~ N(0, 0.02^2), rounded to bfloat16; biases 0, gains 1; token ids uniform"
 
@@ -88,6 +102,7 @@ def load_variant(folder: Path, variant: Variant) -> Any:
 
     dtypes = {
         Variant.STOCK_BF16: torch.bfloat16,
+        Variant.STOCK_FP16: torch.float16,
         Variant.STOCK_FP32: torch.float32,
         Variant.PUBLISHED: torch.bfloat16,
     }

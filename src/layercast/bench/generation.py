@@ -45,14 +45,26 @@ def generate(model: Any, input_ids: Tensor, tokens: int, stopwatch: Stopwatch) -
     )
 
 
+def prefill_and_decode_seconds(
+    model: Any, input_ids: Tensor, steps: int, clock: Clock = time.perf_counter
+) -> tuple[float, float]:
+    """Return the time from the call to the first logits, and the mean of `steps` decode steps.
+
+    The first step is not timed.
+    """
+    stopwatch = Stopwatch(clock)
+    began = clock()
+    # Logits come after the prefill, after the untimed step and after each timed one.
+    generate(model, input_ids, steps + 2, stopwatch)
+    times = stopwatch.times
+    return times[0] - began, (times[-1] - times[1]) / steps
+
+
 def decode_seconds(
     model: Any, input_ids: Tensor, steps: int, clock: Clock = time.perf_counter
 ) -> float:
     """Return the mean of `steps` decode steps; the prefill and the first step are not timed."""
-    stopwatch = Stopwatch(clock)
-    # Logits come after the prefill, after the untimed step and after each timed one.
-    generate(model, input_ids, steps + 2, stopwatch)
-    return (stopwatch.times[-1] - stopwatch.times[1]) / steps
+    return prefill_and_decode_seconds(model, input_ids, steps, clock)[1]
 
 
 def prefill_seconds(model: Any, input_ids: Tensor, clock: Clock = time.perf_counter) -> float:

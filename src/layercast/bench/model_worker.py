@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,25 +18,27 @@ from layercast.bench.case import Variant
 from layercast.errors import EnvironmentSetupError
 
 
-class ModelWorker:
-    """A process that holds one variant's model; it loads while this one goes on.
+class ProcessWorker:
+    """A process that holds a model; it loads while this one goes on.
 
     Args:
-        folder: The checkpoint.
-        variant: Whose model.
+        name: What messages call it.
+        command: Starts a program that answers as `model_process` does.
+        environment: The program's variables; this process's if left out.
     """
 
-    def __init__(self, folder: Path, variant: Variant) -> None:
-        self._variant = variant
+    def __init__(
+        self, name: str, command: Sequence[object], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the worker)
-        command = [sys.executable, "-m", "layercast.bench.model_process"]
-        arguments = [folder, variant, torch.get_num_threads()]
         self._process = subprocess.Popen(
-            [*command, *map(str, arguments)],
+            [*map(str, command)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env=environment,
         )
         self._requests = cast(IO[str], self._process.stdin)
         self._replies = cast(IO[str], self._process.stdout)
@@ -78,8 +81,21 @@ class ModelWorker:
             said = [text for text in self._errors.read().splitlines() if text.strip()]
             reason = said[-1] if said else f"exit status {status}"
             raise EnvironmentSetupError(
-                f"bench: the process of {self._variant}'s model must answer, got its end: "
+                f"bench: the process of {self._name}'s model must answer, got its end: "
                 f"{reason}. Free memory if there was too little, or leave models out with `--only`."
             )
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+
+class ModelWorker(ProcessWorker):
+    """A process that holds one variant's model.
+
+    Args:
+        folder: The checkpoint.
+        variant: Whose model.
+    """
+
+    def __init__(self, folder: Path, variant: Variant) -> None:
+        program = [sys.executable, "-m", "layercast.bench.model_process"]
+        super().__init__(variant, [*program, folder, variant, torch.get_num_threads()])

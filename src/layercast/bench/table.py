@@ -12,6 +12,7 @@ from layercast.bench.runner import Measurement
 
 _OTHERS = {
     Variant.STOCK_BF16: "bf16",
+    Variant.STOCK_FP16: "fp16",
     Variant.STOCK_FP32: "FP32",
     Variant.PUBLISHED: "published",
 }

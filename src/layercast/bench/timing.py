@@ -80,11 +80,13 @@ class Rounds(Generic[Name]):
 
     Attributes:
         times: Of each variant, all of one length.
+        kept: Numbers of the rounds that count, in the order they were run, warm-up rounds aside.
         dropped: Rounds left out because others disturbed them.
         quiet: False where that could not be helped, and disturbed rounds are among the times.
     """
 
     times: dict[Name, Times]
+    kept: tuple[int, ...]
     dropped: int
     quiet: bool
 
@@ -115,14 +117,14 @@ def interleave(
     for _ in range(schedule.warmup_rounds):
         for name in names:
             turns[name]()
-    quiet: list[dict[Name, float]] = []
-    other: list[dict[Name, float]] = []
+    quiet: dict[int, dict[Name, float]] = {}
+    other: dict[int, dict[Name, float]] = {}
     began = clock()
     disturbed()
     for index in range(PATIENCE * schedule.rounds_max):
         order = names if index % 2 == 0 else names[::-1]
         samples = {name: turns[name]() for name in order}
-        (other if disturbed() else quiet).append(samples)
+        (other if disturbed() else quiet)[index] = samples
         elapsed = clock() - began
         enough = len(quiet) >= schedule.rounds_min and elapsed >= schedule.seconds
         hopeless = (
@@ -131,9 +133,9 @@ def interleave(
         if enough or hopeless or len(quiet) == schedule.rounds_max:
             break
     is_quiet = len(quiet) >= schedule.rounds_min
-    rounds = quiet if is_quiet else quiet + other
-    times = {name: Times(tuple(samples[name] for samples in rounds)) for name in names}
-    return Rounds(times, len(other) if is_quiet else 0, is_quiet)
+    rounds = quiet if is_quiet else dict(sorted((quiet | other).items()))
+    times = {name: Times(tuple(samples[name] for samples in rounds.values())) for name in names}
+    return Rounds(times, tuple(rounds), len(other) if is_quiet else 0, is_quiet)
 
 
 def speed(ours: Times, other: Times) -> Ratio:

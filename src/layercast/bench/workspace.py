@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -87,6 +88,10 @@ class Workspace:
             folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="layercast-"))
             self._checkpoints[model] = save_random_checkpoint(Path(folder), model)
         return self._checkpoints[model]
+
+    def forget(self, model: str) -> None:
+        """Remove a checkpoint's files before the run ends; its workers must have ended."""
+        shutil.rmtree(self._checkpoints.pop(model))
 
     def worker(self, model: str, variant: Variant) -> ModelWorker:
         """Return the process of a variant's model on a checkpoint, started at first use."""
