@@ -35,7 +35,7 @@ from layercast.testbed import path
 PARTS = (DIVERGENCE, SPEED)
 MODELS = (checkpoint.NAME, checkpoint.ONE_AND_A_HALF_NAME)
 BATCHES = (1, 8, 32)
-PROMPT_TOKENS = 32
+PROMPT_TOKENS = 16
 PROBLEMS, MAX_NEW_TOKENS = 32, 400
 #: Of a trial run.
 QUICK, QUICK_TOKENS = Schedule(warmup_rounds=0, rounds_min=1, rounds_max=1, seconds=0.0), 24
@@ -55,14 +55,14 @@ METHOD = {
 
 def steps_of(rows):
     """Timed decode steps of a turn."""
-    return 16 if rows == 1 else 8
+    return 12 if rows == 1 else 6
 
 
 def schedule_of(rows):
     """Rounds of a batch: a large one takes a turn long, and its spread is small."""
     if rows == 1:
-        return Schedule(warmup_rounds=1, rounds_min=5, rounds_max=9, seconds=20.0)
-    return Schedule(warmup_rounds=0, rounds_min=3, rounds_max=5, seconds=30.0)
+        return Schedule(warmup_rounds=1, rounds_min=5, rounds_max=7, seconds=20.0)
+    return Schedule(warmup_rounds=0, rounds_min=3, rounds_max=5, seconds=20.0)
 
 
 class Run:

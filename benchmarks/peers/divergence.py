@@ -55,7 +55,8 @@ def answers(engine, folder, prompts, ends, *, batches, threads, max_new_tokens, 
         worker = start(engine, folder, count, max(batches))
         try:
             facts[str(count)] = worker.loaded["facts"]
-            for batch in batches:
+            # One sequence on several threads takes as long as all the rest; it is left out.
+            for batch in batches if count == min(threads) else [b for b in batches if b > 1]:
                 label = f"batch {batch}, {count} thread{'s' * (count > 1)}"
                 on_stage(f"{engine.label}: {label}")
                 found[label] = joined(

@@ -18,6 +18,8 @@ from peers.record import SPEED
 PAUSE_SECONDS = 0.25
 #: Lengths of the untimed request after loading.
 WARM_PROMPT, WARM_STEPS = 8, 2
+#: An engine whose prefill would take longer takes no part in a case.
+TURN_LIMIT_SECONDS = 40.0
 
 END_TO_END, PREFILL, DECODE = "end_to_end", "prefill", "decode"
 
@@ -85,25 +87,35 @@ class Group:
         self._sequences = sequences
         self._workers = {}
         self.left_out = {}
+        self._measured = None
 
     def __enter__(self):
         """Load one after the other, so that load times are each engine's own."""
-        for engine in self._engines:
-            worker = start(engine, self._folder, self._threads, self._sequences)
-            self._workers[engine.name] = worker
-            self._try(engine.name, lambda worker=worker: self._warm(worker))
+        try:
+            for engine in self._engines:
+                worker = start(engine, self._folder, self._threads, self._sequences)
+                self._workers[engine.name] = worker
+                self._try(engine.name, lambda worker=worker: self._warm(worker))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *raised):
-        """End the processes."""
+        """End the processes, whatever they do."""
         for worker in self._workers.values():
-            worker.close()
+            worker.stop()
 
     def measure(self, case):
         """Measure a case with the engines that are left; return its entry of the record."""
         prompts = random_prompts(self._vocabulary, case.rows, case.prompt)
+        slow = self._too_slow(case)
         while True:
-            turns = {n: GenerateTurn(w, prompts, case.steps) for n, w in self._workers.items()}
+            turns = {
+                name: GenerateTurn(worker, prompts, case.steps)
+                for name, worker in self._workers.items()
+                if name not in slow
+            }
             ended = []
 
             def guarded(name, turn, ended=ended):
@@ -125,7 +137,29 @@ class Group:
             except EnvironmentSetupError as error:
                 self._drop(ended[0], error)
                 continue
-            return self._entry(case, turns, rounds)
+            entry = self._entry(case, turns, rounds)
+            entry["left_out"] = self.left_out | slow
+            self._measured = entry
+            return entry
+
+    def _too_slow(self, case):
+        """Return the reason for each engine that took too long a token in the case before."""
+        if self._measured is None:
+            return {}
+        before = self._measured["rows"] * self._measured["prompt_tokens"]
+        share = case.rows * case.prompt / before
+        expected = {
+            name: share * found["seconds"][PREFILL]["median"]
+            for name, found in self._measured["engines"].items()
+            if name != OURS
+        }
+        # One that was too slow for fewer rows is so for more.
+        kept = {n: r for n, r in self._measured["left_out"].items() if n in self._workers}
+        return kept | {
+            name: f"at batch {case.rows} its prefill would take {seconds:.0f} s"
+            for name, seconds in expected.items()
+            if seconds > TURN_LIMIT_SECONDS
+        }
 
     def _warm(self, worker):
         prompts = random_prompts(self._vocabulary, 1, WARM_PROMPT)
@@ -140,7 +174,7 @@ class Group:
     def _drop(self, name, error):
         if name == OURS:
             raise error
-        self._workers.pop(name).close()
+        self._workers.pop(name).stop()
         self.left_out[name] = str(error)
 
     def _entry(self, case, turns, rounds):
@@ -162,7 +196,6 @@ class Group:
             "threads": self._threads,
             "rounds_dropped": rounds.dropped,
             "quiet": rounds.quiet,
-            "left_out": dict(self.left_out),
             "engines": {
                 name: {
                     "load_seconds": worker.loaded["load_seconds"],
@@ -175,6 +208,7 @@ class Group:
                     "facts": worker.loaded["facts"],
                 }
                 for name, worker in self._workers.items()
+                if name in turns
             },
         }
 

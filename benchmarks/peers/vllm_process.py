@@ -20,7 +20,7 @@ OPTIONS = {
 SHARED = {
     "skip_tokenizer_init": True,
     "max_model_len": 512,
-    "max_num_batched_tokens": 4096,
+    "max_num_batched_tokens": 256,
     "enable_prefix_caching": False,
     "kv_cache_memory_bytes": 2**30,
     "disable_log_stats": True,

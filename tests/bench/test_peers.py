@@ -116,6 +116,21 @@ def test_an_engine_that_ends_is_left_out_with_its_reason_and_the_others_go_on(
         assert "no room for so many" in group.left_out["vllm_fp32"]
 
 
+def test_an_engine_too_slow_for_a_batch_is_left_out_of_it_and_layercast_never_is(
+    fake, peers, monkeypatch
+):
+    monkeypatch.setattr(peers("speed"), "PAUSE_SECONDS", 0.0)
+    engines = [fake.BY_NAME[name] for name in ("layercast", "vllm_fp32")]
+    with peers("speed").Group(engines, "folder", {"vocab_size": 9}, 2, 2) as group:
+        assert len(group.measure(_case(peers, 1))["engines"]) == 2
+        # A prefill took 2 s, so that one of twice the tokens is expected to take 4 s.
+        monkeypatch.setattr(peers("speed"), "TURN_LIMIT_SECONDS", 3.9)
+        entry = group.measure(_case(peers, 2))
+        assert list(entry["engines"]) == ["layercast"]
+        assert entry["left_out"] == {"vllm_fp32": "at batch 2 its prefill would take 4 s"}
+        assert group.left_out == {}
+
+
 def test_log_probabilities_that_follow_the_batch_are_noticed_and_equal_answers_too(fake, peers):
     divergence = peers("divergence")
     engine = fake.BY_NAME["vllm_fp32"]
@@ -129,7 +144,7 @@ def test_log_probabilities_that_follow_the_batch_are_noticed_and_equal_answers_t
         max_new_tokens=2,
         on_stage=lambda text: None,
     )
-    assert list(found) == [f"batch {b}, {t}" for t in ("1 thread", "2 threads") for b in (1, 2)]
+    assert list(found) == ["batch 1, 1 thread", "batch 2, 1 thread", "batch 2, 2 threads"]
     assert facts["2"]["arguments"] == ["vllm_fp32", "2", "2"]
     compared = divergence.compare(found)
     assert (compared["div_percent"], compared["div_index"]) == (0.0, -1.0)

@@ -73,6 +73,11 @@ class ProcessWorker:
         self._replies.close()
         self._errors.close()
 
+    def stop(self) -> None:
+        """End the process in the middle of whatever it does."""
+        self._process.terminate()
+        self.close()
+
     def _answer(self) -> dict[str, Any]:
         line = self._replies.readline()
         if not line:
