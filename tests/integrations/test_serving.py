@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from fastapi import HTTPException
 from http_server import server
 from openai import BadRequestError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 import layercast
 from layercast import testbed
@@ -79,6 +81,24 @@ def test_each_request_is_drawn_by_its_own_seed_without_continuous_batching(check
         assert others[0] == drawn[3]
 
 
+def test_continuous_batching_takes_no_setting_but_the_first_requests():
+    begin = serving._once_for_all(_begin_unless_beams)
+    manager, first = SimpleNamespace(), GenerationConfig(max_new_tokens=8)
+    with pytest.raises(UnsupportedError):
+        begin(manager, None, GenerationConfig(num_beams=2))
+    begin(manager, None, first)  # a request that was refused has fixed nothing
+    begin(manager, None, GenerationConfig(max_new_tokens=9, eos_token_id=3))
+    for other in ({"sequence_bias": {(5,): 9.0}}, {"no_repeat_ngram_size": 2}, {"num_beams": 2}):
+        with pytest.raises(HTTPException) as refusal:
+            begin(manager, None, GenerationConfig(max_new_tokens=8, **other))
+        assert f"`{next(iter(other))}` must be that of the first" in refusal.value.detail
+
+
+def _begin_unless_beams(manager, model, config):
+    if config.num_beams == 2:
+        raise UnsupportedError("beams")
+
+
 def test_control_stock_samples_depend_on_their_neighbours(tmp_path):
     asked = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 12}
     sampling = {"temperature": 1.0, "seed": 5}
@@ -101,7 +121,8 @@ def test_control_stock_greedy_answers_depend_on_their_neighbours(tmp_path):
 def test_refuses_what_would_run_by_stock_arithmetic(checkpoint, monkeypatch):
     with pytest.raises(GuaranteeError, match="layercast convert"):
         serving.serve(str(testbed.path()), [])
-    for option in ("--compile", "--quantization=bnb-4bit", "--dtype", "--attn-implementation"):
+    for option in ("--compile", "--quantization=bnb-4bit", "--dtype", "--attn-implementation",
+                   "--default-seed"):  # fmt: skip
         with pytest.raises(UnsupportedError, match=option.partition("=")[0]):
             serving.serve(str(checkpoint), [option])
     with pytest.raises(ValueRangeError, match="must come first"):

@@ -27,20 +27,11 @@ _REFUSED = {
     "--quantization": "Convert the original checkpoint",
     "--compile": "Compiled, operations would be fused and round differently",
     "--attn-implementation": "Stock attention sums in an order of its own",
+    "--default-seed": "Tokens are drawn by the seed that comes with a request, 0 without one",
     "--dtype": "Arithmetic is always float32; choose storage with layercast convert --weight-dtype",
 }
-#: What continuous batching fixes for all requests when the first one comes.
-_SHARED = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "seed",
-    "repetition_penalty",
-    "num_beams",
-    "stop_strings",
-)
+#: What continuous batching takes from each request; all else is fixed when the first one comes.
+_OF_EACH = ("max_new_tokens", "max_length", "eos_token_id")
 
 
 def serve(model: str, arguments: Sequence[str]) -> None:
@@ -114,18 +105,19 @@ def _once_for_all(stock: Any) -> Any:
     def begin(self: Any, model: Any, config: Any) -> None:
         from fastapi import HTTPException
 
-        asked = {name: getattr(config, name, None) for name in _SHARED}
-        first = self.__dict__.setdefault("_first_sampling", asked)
-        for name in _SHARED:
-            if asked[name] != first[name]:
+        asked = {k: v for k, v in config.to_dict().items() if k not in _OF_EACH}
+        first = self.__dict__.get("_first_sampling", asked)
+        for name in sorted({*asked, *first}):
+            if asked.get(name) != first.get(name):
                 raise HTTPException(
                     status_code=400,
                     detail=(
                         f"With --continuous-batching `{name}` must be that of the first request, "
-                        f"{first[name]!r}, got {asked[name]!r}. Ask for the same, or start the "
-                        "server without --continuous-batching."
+                        f"{first.get(name)!r}, got {asked.get(name)!r}. Ask for the same, or start "
+                        "the server without --continuous-batching."
                     ),
                 )
         stock(self, model, config)
+        self._first_sampling = first  # not that of a request which was refused
 
     return begin
