@@ -113,6 +113,8 @@ def test_texts_are_encoded_as_if_each_were_alone():
         ({"parallelize": True}, "device="),
         ({"peft": "adapter"}, "Merge"),
         ({"gguf_file": "model.gguf"}, "safetensors"),
+        ({"attn_implementation": "sdpa"}, "`attn_implementation` .* no such option"),
+        ({"kv_dype": "bfloat16"}, "`kv_dype` .* misspelt"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -127,6 +129,12 @@ def test_a_limit_that_counts_padding_is_refused():
 
     with pytest.raises(ValueRangeError, match="max_gen_toks"):
         LayerCastLM("testbed").generate_until([Request()])
+
+
+def test_a_continuation_longer_than_the_model_is_refused():
+    model = LayerCastLM("testbed", max_length=8)
+    with pytest.raises(ValueRangeError, match=r"at most 8 tokens, .* got 9"):
+        model._loglikelihood_tokens([(("a", "b"), [1, 2], list(range(9)))], disable_tqdm=True)
 
 
 def test_storage_options_reach_the_model():

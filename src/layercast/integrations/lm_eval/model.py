@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,7 @@ class LayerCastLM(HFLM):  # type: ignore[misc]
             **options: Those of lm-eval's `hf`, where they do not change the arithmetic.
 
         Raises:
-            UnsupportedError: An option that would.
+            UnsupportedError: An option that would, or that nobody knows.
             LayercastError: As `layercast.load`.
         """
         if dtype not in (None, "auto", "float32"):
@@ -83,6 +84,12 @@ class LayerCastLM(HFLM):  # type: ignore[misc]
                 raise UnsupportedError(
                     f"lm-eval: `{name}` must be left out of --model_args, got {value}. {remedy}."
                 )
+        unknown = sorted(options.keys() - inspect.signature(HFLM).parameters.keys())
+        if unknown:
+            raise UnsupportedError(
+                f"lm-eval: `{unknown[0]}` must be left out of --model_args: this model has no such "
+                "option, and it would be ignored. Correct the name if it is misspelt."
+            )
         self._storage = {"weight_dtype": weight_dtype, "kv_dtype": kv_dtype}
         self._require = require
         folder = str(testbed.path()) if pretrained == "testbed" else pretrained
@@ -134,7 +141,18 @@ class LayerCastLM(HFLM):  # type: ignore[misc]
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """Score continuations, in batches; requests that differ in the last token share a row."""
+        """Score continuations, in batches; requests that differ in the last token share a row.
+
+        Raises:
+            ValueRangeError: A continuation does not fit into the model's length.
+        """
+        longest = max((len(tokens) for _, _, tokens in requests), default=0)
+        if longest > self.max_length:
+            raise ValueRangeError(
+                f"lm-eval: a continuation must have at most {self.max_length} tokens, the length "
+                f"of the model, got {longest}. Raise max_length in --model_args if the model goes "
+                "further, or leave that problem out."
+            )
         order = Collator(
             requests,
             sort_fn=lambda request: (-len(request[1] + request[2]), (*request[1], *request[2])),
