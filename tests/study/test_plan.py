@@ -100,6 +100,11 @@ def test_bundled_plan_is_the_papers_design() -> None:
         (altered(engine=endpoint(endpoint="http://x:y/v1")), "must be an address like http"),
         (altered(engine=endpoint(request={"n": 2})), "fields that the study does not set itself"),
         (altered(engine=endpoint(timeout_seconds=0)), "`engine.timeout_seconds` must be more than"),
+        (
+            altered(engine={"kind": "vllm", "vllm": {"hf_token": "hunter2"}}),
+            "without keys, which a record would keep: log in (hf auth login) or set HF_TOKEN; "
+            "remove hf_token",
+        ),
         (altered(decoding__top_k=1), "`decoding.top_k` must be at least 2, got 1"),
         (altered(seed=-1), "`seed` must be at least 0, got -1"),
     ],

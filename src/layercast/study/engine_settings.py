@@ -34,6 +34,10 @@ _ENDPOINT_ONLY = (
     "max_wait_seconds", "request",
 )  # fmt: skip
 
+_SECRET = re.compile(
+    r"api.?key|authorization|secret|password|^token$|(hf|access|auth).?token", re.I
+)
+
 
 class EngineSettings(Section):
     """What generates the answers.
@@ -87,11 +91,11 @@ class EngineSettings(Section):
         ours = sorted(_OURS & value.keys())
         if ours:
             raise ValueError(f"fields that the study does not set itself, and not {ours[0]}")
-        secret = [name for name in value if re.search(r"api.?key|authorization|secret", name, re.I)]
+        secret = _first_secret(value)
         if secret:
             raise ValueError(
                 "without keys, which belong in the environment variable that "
-                f"`engine.api_key_variable` names; remove {secret[0]}"
+                f"`engine.api_key_variable` names; remove {secret}"
             )
         return value
 
@@ -102,6 +106,12 @@ class EngineSettings(Section):
         if ours:
             raise ValueError(
                 f"arguments of vllm.LLM that no other key of the plan is for, and not {ours[0]}"
+            )
+        secret = _first_secret(value)
+        if secret:
+            raise ValueError(
+                "without keys, which a record would keep: log in (hf auth login) or set HF_TOKEN; "
+                f"remove {secret}"
             )
         return value
 
@@ -134,3 +144,8 @@ class EngineSettings(Section):
     def remote(self) -> bool:
         """Whether a server computes, on hardware that this process does not choose."""
         return self.kind == "openai"
+
+
+def _first_secret(value: dict[str, Any]) -> str | None:
+    """The first name under which one would write a key, which a plan never holds."""
+    return next((name for name in value if _SECRET.search(name)), None)
