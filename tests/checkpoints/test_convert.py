@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_checkpoints import change_config, config_of, same_bits, save_small, tensors_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -176,6 +178,20 @@ def test_a_folder_with_files_or_a_file_is_never_written_to(tmp_path):
         with pytest.raises(CheckpointError, match="must be a new or an empty folder"):
             convert(testbed.path(), tmp_path / name)
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["../w.safetensors", "{folder}/w.safetensors"])
+def test_an_index_cannot_have_files_written_elsewhere(tmp_path, place):
+    source = tmp_path / "from" / "checkpoint"
+    shutil.copytree(testbed.path(), source)
+    weights = source.parent / "w.safetensors"
+    shutil.move(source / "model.safetensors", weights)
+    with safe_open(weights, framework="pt") as tensors:
+        shards = dict.fromkeys(tensors.keys(), place.format(folder=source.parent))
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(CheckpointError, match="must lie in its folder"):
+        convert(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from"]
 
 
 def test_refuses_pickles_with_the_remedy(tmp_path):

@@ -126,6 +126,13 @@ def _weights(folder: Path) -> tuple[tuple[str, ...], str | None]:
             f"convert: `{index}` must map tensors to files under `weight_map`, got an index that "
             "does not. Fetch the checkpoint again."
         ) from error
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise CheckpointError(
+            f"convert: every shard that {index.name} names must lie in its folder, got "
+            f"{outside[0]!r}, which would be written outside of the new one. Do not trust this "
+            "checkpoint, or put its files side by side."
+        )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
