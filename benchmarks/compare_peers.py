@@ -38,7 +38,8 @@ BATCHES = (1, 8, 32)
 PROMPT_TOKENS = 16
 PROBLEMS, MAX_NEW_TOKENS = 32, 400
 #: Of a trial run.
-QUICK, QUICK_TOKENS = Schedule(warmup_rounds=0, rounds_min=1, rounds_max=1, seconds=0.0), 24
+QUICK = Schedule(warmup_rounds=0, rounds_min=1, rounds_max=1, seconds=0.0)
+QUICK_STEPS, QUICK_TOKENS = 2, 24
 #: Models of a group, as a share of the memory that can be had.
 MEMORY_SHARE = 0.8
 
@@ -133,8 +134,8 @@ class Run:
                     model=model,
                     rows=rows,
                     prompt=arguments.prompt,
-                    steps=steps_of(rows),
-                    schedule=schedule_of(rows) if not arguments.quick else QUICK,
+                    steps=QUICK_STEPS if arguments.quick else steps_of(rows),
+                    schedule=QUICK if arguments.quick else schedule_of(rows),
                 )
                 began = time.monotonic()
                 entry = group.measure(case)

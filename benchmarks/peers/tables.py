@@ -159,11 +159,8 @@ def setting(record):
     contexts = [record["contexts"][key] for key in dict.fromkeys(e["context"] for e in entries)]
     device = contexts[-1]["device"]
     memory = device["memory_bytes"] / 2**30
-    engines = dict.fromkeys(
-        found["facts"]["engine"]
-        for entry in speed_entries(record)
-        for found in entry["engines"].values()
-    )
+    results = [found for entry in entries for found in entry["engines"].values()]
+    engines = sorted({facts["engine"] for found in results for facts in _told(found)})
     isa = contexts[-1]["torch"]["cpu_capability"]
     quiet = all(entry["quiet"] for entry in speed_entries(record))
     trial = any(context.get("trial") for context in contexts)
@@ -178,6 +175,12 @@ def setting(record):
     elif not quiet:
         lines.append("**Other processes ran meanwhile: these times are no measurement.**")
     return "\n\n".join([*lines, *left_out(record)])
+
+
+def _told(found):
+    """Return what an engine said of itself: of divergence, once for each number of threads."""
+    facts = found.get("facts", {})
+    return [facts] if "engine" in facts else list(facts.values())
 
 
 def left_out(record):
