@@ -30,6 +30,8 @@ def main(job_path: str, result_path: str) -> None:
 
     llm = LLM(**job["options"])
     rounds = [answer(llm, requests) for requests in job["rounds"]]
+    if "LAYERCAST_TEST_CALL" in os.environ:
+        llm.collective_rpc(os.environ["LAYERCAST_TEST_CALL"])
     result = {"rounds": rounds, "metrics": metrics(llm)}
     with open(result_path, "w", encoding="utf-8") as file:
         json.dump(result, file)

@@ -66,6 +66,15 @@ def test_every_row_of_log_probabilities(bundled, prompts, by_transformers, tmp_p
         assert answer["digests"] == [int(d) for d in generation.digests]
 
 
+def test_a_name_of_digests_given_twice_is_that_of_the_later_request(
+    bundled, prompts, by_transformers, tmp_path
+):
+    named = {"layercast_digests": "name"}
+    requests = [greedy(prompts[number], tokens=8, extra_args=named) for number in (0, 2)]
+    (answers,) = Engine(bundled).run(tmp_path, requests)["rounds"]
+    assert answers[0]["digests"] == [int(d) for d in by_transformers[2].digests[:8]]
+
+
 def test_log_probabilities_of_prompts(bundled, prompts, layercast_model, tmp_path):
     requests = [greedy(prompt, tokens=1, prompt_logprobs=0) for prompt in prompts[:4]]
     engine = Engine(bundled, {**LAYERCAST, "max_num_batched_tokens": 32})

@@ -53,10 +53,39 @@ def test_another_dtype_of_activations(bundled, tmp_path):
             },
             "speculative decoding must be off",
         ),
+        (
+            {
+                "kv_cache_dtype": "bfloat16",
+                "kv_cache_dtype_skip_layers": ["0"],
+                "hf_overrides": {
+                    "quantization_config": {"quant_method": "layercast", "kv_dtype": "bfloat16"}
+                },
+            },
+            "`--kv-cache-dtype-skip-layers` must be left out",
+        ),
+        ({"enable_prompt_embeds": True}, "`--enable-prompt-embeds` must be off"),
+        ({"kv_offloading_size": 0.5}, "`--kv-transfer-config` and `--kv-offloading-size` must"),
+        ({"load_format": "dummy"}, "`--load-format` must use vLLM's loaders of weights, got `"),
+        (
+            {"logits_processors": ["logits_processors:MeanOfTheBatch"]},
+            "every logits processor must be vLLM's own or declare layercast_exact = True",
+        ),
+        (
+            {"logits_processors": ["logits_processors:ForSampledTokens"]},
+            "logits processors that leave the largest logit as it is must be none but min-p, got "
+            "ForSampledTokens",
+        ),
     ],
 )
 def test_settings_that_void_the_guarantee(bundled, tmp_path, options, said):
     assert said in _refused(Engine(bundled, {**LAYERCAST, **options}), tmp_path)
+
+
+def test_a_logits_processor_that_is_vouched_for_is_taken(bundled, tmp_path):
+    options = {**LAYERCAST, "logits_processors": ["logits_processors:Shift"]}
+    request = greedy([1, 2, 3], tokens=4, ignore_eos=True)
+    (answers,) = Engine(bundled, options).run(tmp_path, [request])["rounds"]
+    assert len(answers[0]["samples"][0]["tokens"]) == 4
 
 
 def test_a_module_that_is_not_covered_is_named(tmp_path):
@@ -76,6 +105,11 @@ def test_layers_run_in_no_model_that_was_not_converted(bundled, tmp_path):
     status, _, log = engine.attempt(tmp_path, [greedy([1, 2, 3], tokens=2)])
     assert status != 0
     assert "the model must be converted when it is loaded" in log
+
+
+def test_new_weights_for_a_running_engine(bundled, tmp_path):
+    log = _refused(Engine(bundled, environment={"LAYERCAST_TEST_CALL": "reload_weights"}), tmp_path)
+    assert "UnsupportedError: layercast: `reload_weights` must not be asked" in log
 
 
 def test_a_release_that_was_not_tested(bundled, tmp_path):

@@ -89,6 +89,36 @@ def test_the_server_answers_as_transformers_does(served, layercast_model, tokeni
         assert served[0][number][1] == bits(generation.logprobs)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"vllm_xargs": {"layercast_sample_index": "1"}}, "must be an integer from 0 on, got '1'"),
+        ({"vllm_xargs": {"layercast_digests": [1]}}, "`layercast_digests` must be a text"),
+        ({"vllm_xargs": {"layercast_digests": "a"}, "n": 2}, "`n` must be 1"),
+    ],
+)
+def test_a_request_that_no_worker_could_follow_is_refused_alone(asked, said, still_served):
+    """The engine goes on: a worker that refused a request would end it for everyone."""
+    from openai import BadRequestError, OpenAI
+
+    with OpenAI(base_url=still_served, api_key="none", max_retries=0) as client:
+
+        def ask(**extra):
+            sampling = {"temperature": 0.9, "seed": 1, "max_tokens": 2}
+            return client.completions.create(model="model", prompt="Ada", **sampling, **extra)
+
+        with pytest.raises(BadRequestError) as refusal:
+            ask(extra_body=asked)
+        assert said in refusal.value.response.text
+        assert ask().choices[0].text
+
+
+@pytest.fixture(scope="module")
+def still_served(bundled, tmp_path_factory):
+    with serving(bundled, tmp_path_factory.mktemp("server") / "log.txt", *LAYERCAST) as address:
+        yield address
+
+
 def test_a_converted_checkpoint_is_served_without_an_argument(bundled, served, tmp_path):
     folder = tmp_path / "converted"
     folder.mkdir()

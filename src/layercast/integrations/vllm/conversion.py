@@ -30,8 +30,8 @@ from layercast.integrations.vllm.methods import LayerCastEmbeddingMethod, LayerC
 from layercast.integrations.vllm.norms import RMSNorm
 from layercast.integrations.vllm.ranks import tensor_parallel_ranks
 from layercast.integrations.vllm.rotary import rotary_of
-from layercast.integrations.vllm.settings import attention_obstacle
-from layercast.integrations.vllm.storage import narrowed
+from layercast.integrations.vllm.settings import attention_obstacle, refuse_or_mark
+from layercast.integrations.vllm.storage import narrowed, never_loaded
 
 
 def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) -> list[str]:
@@ -56,6 +56,7 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
         # Norms and biases, which vLLM holds in float32: they too are of the model asked for.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(options.storage_dtype)
+    allowed = _check_loaded(model)
     made: dict[int, nn.Module | None] = {}  # shared modules stay shared
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) not in made:
@@ -66,12 +67,20 @@ def convert_model(model: nn.Module, vllm_config: Any, options: LayerCastConfig) 
         replacement = made[id(module)]
         if replacement is not None:
             model.set_submodule(name, replacement)
-    allowed = check_coverage(model, config, ranks)
+    allowed += check_coverage(model, config, ranks)
     for module in model.modules():
         method = getattr(module, "quant_method", None)
         if isinstance(method, LayerCastLinearMethod | LayerCastEmbeddingMethod):
             method.converted = True
     return allowed
+
+
+def _check_loaded(model: nn.Module) -> list[str]:
+    for name, parameter in model.named_parameters():
+        if never_loaded(parameter):
+            what = f"got `{name}` from none of them"
+            return [refuse_or_mark(f"`--load-format` must use vLLM's loaders of weights, {what}")]
+    return []
 
 
 def _replacement(module: nn.Module, config: Any, **rotary: Any) -> nn.Module | None:

@@ -66,17 +66,28 @@ def key_of(state: Any) -> int:
 
     Raises:
         UnsupportedError: The prompt is given as embeddings.
-        ValueRangeError: The sample's index is no integer >= 0.
     """
     if state.prompt_token_ids is None:
         raise UnsupportedError(
             "layercast: a request that samples must give its prompt as tokens, got embeddings. "
             "Decode it greedily."
         )
-    index = (state.sampling_params.extra_args or {}).get(SAMPLE_INDEX, 0)
+    return ops.sequence_key(state.prompt_token_ids, sample_index(state.sampling_params))
+
+
+def sample_index(params: Any) -> int:
+    """Which of several samples of one prompt and seed a request asks for.
+
+    Args:
+        params: `SamplingParams` of vLLM.
+
+    Raises:
+        ValueRangeError: It is no integer >= 0.
+    """
+    index = (params.extra_args or {}).get(SAMPLE_INDEX, 0)
     if isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise ValueRangeError(
             f"layercast: `{SAMPLE_INDEX}` must be an integer from 0 on, got {index!r}. Leave it "
             "out for the first sample."
         )
-    return ops.sequence_key(state.prompt_token_ids, index)
+    return index

@@ -9,16 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm.v1.outputs import LogprobsTensors
-from vllm.v1.sample.logits_processor import MinPLogitsProcessor
 from vllm.v1.sample.sampler import Sampler
 
 from layercast import ops
-from layercast.errors import UnsupportedError
 from layercast.integrations.vllm.draws import Draw, draw_of, key_of
-
-DIGESTS = "layercast_digests"
-"""In `SamplingParams.extra_args`: a name under which the digest of every row of log-probabilities
-is kept, to be fetched by `collective_rpc("layercast_digests")`."""
+from layercast.integrations.vllm.requests import DIGESTS
 
 _GREEDY_BELOW = 1e-5
 
@@ -39,7 +34,7 @@ class LayerCastSampler(Sampler):  # type: ignore[misc]
         super().__init__(logprobs_mode=runner.model_config.logprobs_mode)
         self._runner = runner
         self._unseeded = itertools.count(int(runner.model_config.seed or 0) << 32)
-        self._digests: dict[str, list[int]] = {}
+        self._digests: dict[str, tuple[str, list[int]]] = {}  # with the request's own name
 
     def forward(self, logits: Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> Any:
         """See vLLM; keeps digests for requests that ask for them."""
@@ -102,24 +97,11 @@ class LayerCastSampler(Sampler):  # type: ignore[misc]
 
         Returns:
             int64, shape (B,), and None.
-
-        Raises:
-            UnsupportedError: A processor that works on sampled rows only, other than min-p.
         """
         tokens = self.greedy_sample(logits)
         batch = self._runner.input_batch
         if sampling_metadata.all_greedy or sampling_metadata is not batch.sampling_metadata:
             return tokens, None
-        others = [
-            type(processor).__name__
-            for processor in sampling_metadata.logitsprocs.argmax_invariant
-            if type(processor) is not MinPLogitsProcessor
-        ]
-        if others:
-            raise UnsupportedError(
-                "layercast: logits processors that leave the largest logit as it is must be none "
-                f"but min-p, got {', '.join(others)}. Leave them out."
-            )
         for draw, rows in self._rows_by_draw().items():
             states = [self._runner.requests[batch.req_ids[row]] for row in rows]
             tokens[rows] = ops.sample(
@@ -138,10 +120,11 @@ class LayerCastSampler(Sampler):  # type: ignore[misc]
         """BLAKE2b-64 of each row of log-probabilities, by the request's name for them.
 
         Returns:
-            One number a token, in the order of the tokens; they are forgotten then.
+            One number a token, in the order of the tokens; they are forgotten then. A name that
+            was given again is the later request's.
         """
         digests, self._digests = self._digests, {}
-        return digests
+        return {label: kept for label, (_, kept) in digests.items()}
 
     def _rows_by_draw(self) -> dict[Draw, list[int]]:
         groups: dict[Draw, list[int]] = {}
@@ -165,12 +148,15 @@ class LayerCastSampler(Sampler):  # type: ignore[misc]
             label = None if params is None else (params.extra_args or {}).get(DIGESTS)
             if label is None:
                 continue
-            kept = self._digests.setdefault(label, [])
             # A part of the prompt before its last one gives no token, nor does a token that was
             # computed again after the request had been put back to wait.
-            if len(kept) == state.num_tokens - state.num_prompt_tokens and not _is_part(
-                self._runner, row
-            ):
+            if _is_part(self._runner, row):
+                continue
+            place = state.num_tokens - state.num_prompt_tokens
+            owner, kept = self._digests.get(label, (None, []))
+            if owner != name and place == 0:
+                owner, kept = self._digests[label] = (name, [])
+            if owner == name and len(kept) == place:
                 data = ops.log_softmax(logits[row : row + 1]).cpu().numpy().tobytes()
                 kept.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
 

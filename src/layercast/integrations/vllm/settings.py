@@ -95,6 +95,17 @@ def _obstacles(vllm_config: Any) -> Iterator[str]:
         yield "speculative decoding must be off: drafts are accepted by a rule of its own"
     if vllm_config.lora_config is not None:
         yield "LoRA must be off: its layers sum in an order of their own"
+    if vllm_config.cache_config.kv_cache_dtype_skip_layers:
+        yield "`--kv-cache-dtype-skip-layers` must be left out: all layers have one kv_dtype"
+    if vllm_config.kv_transfer_config is not None:
+        yield (
+            "`--kv-transfer-config` and `--kv-offloading-size` must be left out: nobody has "
+            "checked what comes back from a store of keys and values"
+        )
+    if vllm_config.watermark_config is not None:
+        yield "watermarks must be off: tokens are drawn by a rule that leaves none"
+    if vllm_config.model_config.enable_prompt_embeds:
+        yield "`--enable-prompt-embeds` must be off: an answer is one to its prompt's tokens"
     mode = vllm_config.model_config.logprobs_mode
     if mode not in _RAW:
         yield f"`--logprobs-mode` must be {' or '.join(_RAW)}, got {mode}"

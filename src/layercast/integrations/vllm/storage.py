@@ -35,6 +35,7 @@ def create_stored_weight(
     weight = nn.Parameter(
         torch.empty(rows, columns, dtype=storage_dtype or torch.bfloat16), requires_grad=False
     )
+    weight.layercast_holds = None  # type: ignore[attr-defined]
     loader = attributes.pop("weight_loader")
     set_weight_attrs(
         weight,
@@ -59,13 +60,26 @@ def _storing(load: Callable[..., Any], storage_dtype: torch.dtype | None) -> Cal
             )
         if storage_dtype is None:
             _widen(param, loaded.dtype)
+        else:
+            param.layercast_holds = storage_dtype  # type: ignore[attr-defined]
         return load(param, loaded, *args, **kwargs)
 
     return store
 
 
+def never_loaded(weight: Tensor) -> bool:
+    """Whether a weight was made by `create_stored_weight` and then not filled by its loader.
+
+    Its dtype was not settled: whoever wrote into it may have rounded.
+
+    Args:
+        weight: Of a layer.
+    """
+    return getattr(weight, "layercast_holds", weight.dtype) is None
+
+
 def _widen(param: Any, loaded: torch.dtype) -> None:
-    so_far = getattr(param, "layercast_holds", None)
+    so_far = param.layercast_holds
     holds = loaded if so_far is None else torch.promote_types(so_far, loaded)
     if param.data.dtype is not holds:
         param.data = (

@@ -8,14 +8,19 @@ from typing import Any
 from vllm.config import CompilationMode, VllmConfig
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
-from layercast.errors import BackendError
+from layercast.errors import BackendError, UnsupportedError
 from layercast.integrations.transformers.config import QUANT_METHOD
+from layercast.integrations.vllm.requests import prepare_requests
 
 _MARK = "_layercast"
+_OF_NEW_WEIGHTS = ("reload_weights", "start_weight_update", "start_draft_weight_update")
 
 
 def prepare_workers() -> None:
-    """Follow the making of workers, once in a process; those of other models are left alone."""
+    """Follow the making of workers and the check of requests, once in a process.
+
+    Those of other models are left alone.
+    """
     init_worker = WorkerWrapperBase.init_worker
     if not hasattr(init_worker, _MARK):
         following = _following(init_worker)
@@ -26,6 +31,7 @@ def prepare_workers() -> None:
         preferring = _preferring_first_runner(unsupported)
         setattr(preferring, _MARK, True)
         VllmConfig._get_v2_model_runner_unsupported_features = preferring
+    prepare_requests()
 
 
 def _following(init_worker: Any) -> Any:
@@ -53,6 +59,7 @@ def _converting(worker: Any, vllm_config: Any, allowed: list[str]) -> Any:
     @functools.wraps(load_model)
     def load(*args: Any, **kwargs: Any) -> Any:
         from layercast.integrations.vllm.conversion import convert_model
+        from layercast.integrations.vllm.processors import check_processors
         from layercast.integrations.vllm.sampler import LayerCastSampler
 
         result = load_model(*args, **kwargs)
@@ -65,13 +72,28 @@ def _converting(worker: Any, vllm_config: Any, allowed: list[str]) -> Any:
         allowed.extend(
             convert_model(runner.get_model(), vllm_config, vllm_config.quant_config.options)
         )
+        allowed.extend(check_processors(runner.input_batch.logitsprocs))
         runner.sampler = LayerCastSampler(runner)
+        for name in _OF_NEW_WEIGHTS:
+            setattr(worker, name, _refusing(name))
         # For `collective_rpc` of vLLM.
         worker.layercast_digests = runner.sampler.take_digests
         worker.layercast_uncovered = lambda: allowed
         return result
 
     return load
+
+
+def _refusing(name: str) -> Any:
+    """New weights would go into the modules that vLLM made, which the model no longer has."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UnsupportedError(
+            f"layercast: `{name}` must not be asked of a running engine, whose weights stay those "
+            "it was started with. Write the new ones to a folder and start an engine with it."
+        )
+
+    return refuse
 
 
 def _preferring_first_runner(unsupported: Any) -> Any:
