@@ -37,7 +37,10 @@ def test_model_that_peft_has_marked_is_refused_at_the_next_pass(folder, mark, pa
     assert "without adapters" in message
 
 
-def test_adapters_of_peft(folder, tmp_path):
+def test_adapters_of_peft(folder, tmp_path, monkeypatch):
+    # transformers 5.24 asks for peft 0.22 before it is released; its method works with 0.21 all
+    # the same, and what is under test is what it leaves on the model.
+    monkeypatch.setattr("transformers.integrations.peft.check_peft_version", lambda **_: None)
     lora = peft.LoraConfig(target_modules=["q_proj", "down_proj"], r=4, init_lora_weights=False)
     for adapt in (
         lambda model: peft.get_peft_model(model, lora),
