@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,8 +29,12 @@ from study_process import (
 )
 
 from layercast.errors import EnvironmentSetupError
+from layercast.study import events
+from layercast.study.events import BatchFinished
 from layercast.study.instruction_sets import available
+from layercast.study.launchers.node_worker import Ended, NodeWorker
 from layercast.study.launchers.ray_cluster import RayLauncher
+from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 
 WIDEST = available()[-1]
 _SMALL = {"object_store_memory": 80 * 2**20}
@@ -184,3 +189,23 @@ def test_without_a_cluster_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
         RayLauncher("127.0.0.1:1")
     with pytest.raises(EnvironmentSetupError, match=r"running here, .*ray start --head"):
         RayLauncher()
+
+
+def test_a_node_that_loses_its_files_says_so_and_is_not_waited_for(tmp_path: Path) -> None:
+    finished = BatchFinished(config_id="c", index=0, answers=1, tokens=1, failed=0, seconds=1.0)
+    killed: list[bool] = []
+    process: Any = SimpleNamespace(
+        stdout=[events.encode(finished)], wait=lambda: -9, kill=lambda: killed.append(True)
+    )
+    worker = NodeWorker()
+    worker._job = SimpleNamespace(  # type: ignore[assignment]
+        folder=tmp_path,
+        batches=[SimpleNamespace(config_id="c", index=0)],
+        batch_path=lambda batch: tmp_path / "removed",
+    )
+    (tmp_path / VOCABULARY_FILE).touch()
+    worker._read(process)
+    (ended,) = worker.poll(1.0)
+    assert isinstance(ended, Ended)
+    assert "could not be read (No such file" in str(ended.message)
+    assert killed

@@ -137,6 +137,15 @@ class NodeWorker:
         self._folder.cleanup()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
+        try:
+            self._take(process)
+        except OSError as error:  # else the runner would wait for a word for ever
+            process.kill()
+            process.wait()
+            lost = f"its files on the node could not be read ({error.strerror}: {error.filename})"
+            self._said.put(Ended(lost, False, b""))
+
+    def _take(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         batches = {(b.config_id, b.index): b for b in self._job.batches}
         vocabulary = (self._job.folder / VOCABULARY_FILE).read_bytes()
