@@ -149,7 +149,7 @@ def check_loaded_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> 
         if name in dtypes and parameter.dtype is not dtypes[name]:
             raise CheckpointError(
                 f"layercast: `{name}` must be stored as {dtypes[name]}, got {parameter.dtype} "
-                "from the loader. Use a transformers release between 5.17 and 5.23, and report "
+                "from the loader. Use a transformers release between 5.17 and 5.24, and report "
                 "this checkpoint."
             )
 
