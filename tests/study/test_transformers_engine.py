@@ -16,6 +16,7 @@ import torch
 from tiny_checkpoint import save_tiny_checkpoint
 from transformers import Qwen2Config
 
+from layercast.checkpoints import convert
 from layercast.errors import UnsupportedError
 from layercast.study.batches import batch_seed
 from layercast.study.engines import Answer, BatchRequest, Draws, Opening, Prompt, transformers
@@ -60,6 +61,17 @@ def answers(engine: Any, prompts: tuple[Prompt, ...], **fields: Any) -> list[Ans
 
 def bits(found: list[Answer]) -> list[tuple[tuple[int, ...], bytes, bytes]]:
     return [(tuple(a.token_ids), a.digests.tobytes(), a.top_logprobs.tobytes()) for a in found]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_converted_checkpoint_answers_as_its_source_at_every_precision(
+    precision: str, checkpoint: Path, opened: Any, prompts: tuple[Prompt, ...], tmp_path: Path
+) -> None:
+    converted = tmp_path / "converted"
+    convert(checkpoint, converted)
+    engine = transformers.open_engine(Opening("tiny", converted, precision, 1))
+    assert engine.facts() == opened(precision).facts()
+    assert bits(answers(engine, prompts)) == bits(answers(opened(precision), prompts))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

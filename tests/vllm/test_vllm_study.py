@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from layercast.checkpoints import convert
 from layercast.study import records
 from layercast.study.instruction_sets import available
 
@@ -93,10 +94,11 @@ def test_chunks_and_a_warm_cache_change_nothing_and_stock_ranks_do(bundled, tmp_
     )
     whole = _answers(tmp_path / "chunks", "layercast", f"{WIDEST}-t1-b4")
     assert _answers(tmp_path / "chunks", "layercast", f"{WIDEST}-t1-b4-chunk8") == whole
+    convert(bundled, tmp_path / "converted")  # stock precisions are stock of that one too
     _run(
         tmp_path / "warm",
         _plan(
-            bundled,
+            tmp_path / "converted",
             "vllm",
             precisions=["fp32", "layercast"],
             axes={"prefix_cache": ["cold", "warm"], "tensor_parallel": [1, 2]},

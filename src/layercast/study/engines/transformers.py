@@ -10,13 +10,17 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import layercast
 from layercast import ops
 from layercast.auditing import guarantee
 from layercast.errors import CheckpointError
-from layercast.integrations.transformers.config import LayerCastConfig, cache_dtype_of
+from layercast.integrations.transformers.config import (
+    QUANT_METHOD,
+    LayerCastConfig,
+    cache_dtype_of,
+)
 from layercast.integrations.transformers.generation import (
     Generation,
     end_of_sequence_ids,
@@ -218,8 +222,12 @@ def _ranks(opening: Opening) -> dict[str, Any]:
 def _load_stock(opening: Opening) -> Any:
     model_path = opening.folder
     try:
+        config = AutoConfig.from_pretrained(
+            model_path, local_files_only=True, trust_remote_code=False
+        )
         return AutoModelForCausalLM.from_pretrained(
             model_path,
+            config=without_method(config),
             dtype=_STOCK_DTYPES[opening.precision],
             attn_implementation=_ATTENTION.get(opening.attention, opening.attention),
             local_files_only=True,
@@ -233,6 +241,23 @@ def _load_stock(opening: Opening) -> Any:
             f"open_engine: `{model_path}` must hold a readable checkpoint, got {reason} "
             f"(weights: {files or 'none'}). Fetch the model again."
         ) from error
+
+
+def without_method(config: Any) -> Any:
+    """Take the method out of a converted checkpoint's configuration, which would be stock in name.
+
+    Args:
+        config: Of transformers; changed in place.
+
+    Returns:
+        The configuration.
+    """
+    found = getattr(config, "quantization_config", None)
+    if found is not None:
+        options = found if isinstance(found, dict) else found.to_dict()
+        if options.get("quant_method") == QUANT_METHOD:
+            del config.quantization_config
+    return config
 
 
 def _tokenizer(model_path: Path | None) -> Any:

@@ -23,7 +23,7 @@ from layercast import ops
 from layercast.errors import CheckpointError
 from layercast.integrations.transformers.config import QUANT_METHOD
 from layercast.study.engines.interface import Answer, BatchRequest, Draws, Facts, Opening
-from layercast.study.engines.transformers import encode, pieces
+from layercast.study.engines.transformers import encode, pieces, without_method
 
 __all__ = ["VllmEngine", "encode", "open_engine", "pieces"]
 
@@ -74,7 +74,8 @@ def _arguments(opening: Opening) -> dict[str, Any]:
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments.setdefault("kv_cache_memory_bytes", _CACHE_BYTES)
     if opening.precision != "layercast":
-        return {**arguments, "dtype": _STOCK_DTYPES[opening.precision]}
+        stock = {"dtype": _STOCK_DTYPES[opening.precision], "hf_overrides": without_method}
+        return {**arguments, **stock}
     kv_dtype = _KV_DTYPES[opening.kv_dtype]
     method = {"quant_method": QUANT_METHOD, "kv_dtype": kv_dtype}
     return {
