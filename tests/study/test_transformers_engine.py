@@ -6,6 +6,7 @@ The controls are stock bf16 answers, whose bits do.
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ def test_a_converted_checkpoint_answers_as_its_source_at_every_precision(
     engine = transformers.open_engine(Opening("tiny", converted, precision, 1))
     assert engine.facts() == opened(precision).facts()
     assert bits(answers(engine, prompts)) == bits(answers(opened(precision), prompts))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("default", "bfloat16"), ("fp16", "float16"), ("fp32", "float32")]
+)
+def test_a_converted_checkpoint_keeps_its_options_unless_the_plan_says_otherwise(
+    checkpoint: Path, tmp_path: Path, asked: str, kept: str
+) -> None:
+    converted = tmp_path / "converted"
+    convert(checkpoint, converted)
+    config = json.loads((converted / "config.json").read_text())
+    config["quantization_config"]["kv_dtype"] = "bfloat16"
+    (converted / "config.json").write_text(json.dumps(config))
+    engine = transformers.open_engine(Opening("tiny", converted, "layercast", 1, kv_dtype=asked))
+    assert engine.facts()["kv_dtype"] == kept
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

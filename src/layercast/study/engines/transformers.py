@@ -16,11 +16,7 @@ import layercast
 from layercast import ops
 from layercast.auditing import guarantee
 from layercast.errors import CheckpointError
-from layercast.integrations.transformers.config import (
-    QUANT_METHOD,
-    LayerCastConfig,
-    cache_dtype_of,
-)
+from layercast.integrations.transformers.config import LayerCastConfig, cache_dtype_of
 from layercast.integrations.transformers.generation import (
     Generation,
     end_of_sequence_ids,
@@ -29,13 +25,13 @@ from layercast.integrations.transformers.generation import (
 )
 from layercast.integrations.transformers.sampling import Sampling
 from layercast.study.engine_settings import EngineSettings
+from layercast.study.engines.checkpoint_method import method_options, without_method
 from layercast.study.engines.interface import Answer, BatchRequest, Draws, Facts, Opening, Prompt
 from layercast.study.engines.prefixes import warm_cache
 from layercast.study.engines.torch_draws import TorchSampling
 from layercast.study.vocabulary import token_pieces
 
 _STOCK_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_KV_DTYPES = {"default": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _ATTENTION = {"default": "sdpa"}
 
 
@@ -97,7 +93,7 @@ def open_engine(opening: Opening) -> TransformersEngine:
     folder = opening.folder
     tokenizer = _tokenizer(folder)
     if opening.precision == "layercast":
-        options = LayerCastConfig(kv_dtype=_KV_DTYPES[opening.kv_dtype])
+        options = LayerCastConfig(**method_options(folder, opening.kv_dtype))
         model = layercast.load(
             folder, local_files_only=True, quantization_config=options, **_ranks(opening)
         )
@@ -241,23 +237,6 @@ def _load_stock(opening: Opening) -> Any:
             f"open_engine: `{model_path}` must hold a readable checkpoint, got {reason} "
             f"(weights: {files or 'none'}). Fetch the model again."
         ) from error
-
-
-def without_method(config: Any) -> Any:
-    """Take the method out of a converted checkpoint's configuration, which would be stock in name.
-
-    Args:
-        config: Of transformers; changed in place.
-
-    Returns:
-        The configuration.
-    """
-    found = getattr(config, "quantization_config", None)
-    if found is not None:
-        options = found if isinstance(found, dict) else found.to_dict()
-        if options.get("quant_method") == QUANT_METHOD:
-            del config.quantization_config
-    return config
 
 
 def _tokenizer(model_path: Path | None) -> Any:

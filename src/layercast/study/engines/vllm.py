@@ -22,13 +22,13 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from layercast import ops
 from layercast.errors import CheckpointError
 from layercast.integrations.transformers.config import QUANT_METHOD
+from layercast.study.engines.checkpoint_method import method_options, without_method
 from layercast.study.engines.interface import Answer, BatchRequest, Draws, Facts, Opening
-from layercast.study.engines.transformers import encode, pieces, without_method
+from layercast.study.engines.transformers import encode, pieces
 
 __all__ = ["VllmEngine", "encode", "open_engine", "pieces"]
 
 _STOCK_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_KV_DTYPES = {"default": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _CACHE_BYTES = 2**30  # vLLM would take most of the machine, which other workers share
 _PAGE = 32  # tokens: only whole pages are found again in the prefix cache
 
@@ -76,8 +76,8 @@ def _arguments(opening: Opening) -> dict[str, Any]:
     if opening.precision != "layercast":
         stock = {"dtype": _STOCK_DTYPES[opening.precision], "hf_overrides": without_method}
         return {**arguments, **stock}
-    kv_dtype = _KV_DTYPES[opening.kv_dtype]
-    method = {"quant_method": QUANT_METHOD, "kv_dtype": kv_dtype}
+    method = {"quant_method": QUANT_METHOD, **method_options(opening.folder, opening.kv_dtype)}
+    kv_dtype = method.get("kv_dtype", "float32")
     return {
         **arguments,
         "dtype": "float32",
