@@ -94,6 +94,16 @@ def test_continuous_batching_takes_no_setting_but_the_first_requests():
         assert f"`{next(iter(other))}` must be that of the first" in refusal.value.detail
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, "five", True])
+def test_a_seed_that_cannot_be_drawn_by_is_the_clients_mistake(seed):
+    build = serving._with_sampling(lambda self, body: GenerationConfig())
+    assert build(None, {"seed": 5}).seed == 5
+    with pytest.raises(HTTPException) as refusal:
+        build(None, {"seed": seed})
+    assert refusal.value.status_code == 400
+    assert "`seed` must" in refusal.value.detail
+
+
 def _begin_unless_beams(manager, model, config):
     if config.num_beams == 2:
         raise UnsupportedError("beams")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercast.study.batches import batch_seed, members, ordered_places, plan_batches
-from layercast.study.budget import Budget, worker_bytes
+from layercast.study.budget import VLLM_CACHE_BYTES, Budget, worker_bytes
 from layercast.study.configuration import ENDPOINT, Configuration
 from layercast.study.jobs import Job, plan_jobs
 from layercast.study.plan import Decoding, EngineSettings, load_plan
@@ -65,6 +66,8 @@ def test_workers_that_would_not_fit_into_memory_wait(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
     one = worker_bytes(job(1, model=tmp_path))
     assert worker_bytes(job(1, "fp32", tmp_path)) == one + 1000
+    in_vllm = replace(job(1, model=tmp_path), settings=EngineSettings(kind="vllm"))
+    assert worker_bytes(in_vllm) == one + VLLM_CACHE_BYTES
     budget = Budget(8, 2 * one + 10)
     assert budget.allows([job(1, model=tmp_path)], job(1, model=tmp_path))
     assert not budget.allows([job(1, model=tmp_path)], job(1, "fp32", tmp_path))

@@ -12,6 +12,10 @@ from layercast.study.jobs import Job
 # Python with torch and transformers, activations and KV cache of a small model.
 _PROCESS_BYTES = 700 * 2**20
 
+#: What a worker with vLLM keeps for keys and values: left to itself it takes most of the machine,
+#: which other workers share.
+VLLM_CACHE_BYTES = 2**30
+
 #: Share of the free memory that workers may plan to take.
 _MEMORY_SHARE = 0.8
 
@@ -60,7 +64,8 @@ def worker_bytes(job: Job) -> int:
         return _PROCESS_BYTES
     files = sum(path.stat().st_size for path in job.model_path.glob("*.safetensors"))
     weights = files * (2 if job.precision == "fp32" else 1)
-    return _PROCESS_BYTES * job.configuration.tensor_parallel + weights
+    cache = VLLM_CACHE_BYTES if job.settings.kind == "vllm" else 0
+    return (_PROCESS_BYTES + cache) * job.configuration.tensor_parallel + weights
 
 
 def free_memory_bytes() -> int:

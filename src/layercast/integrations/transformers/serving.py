@@ -15,6 +15,7 @@ from typing import Any
 from transformers.utils.import_utils import is_serve_available
 
 from layercast.errors import (
+    DtypeError,
     EnvironmentSetupError,
     GuaranteeError,
     UnsupportedError,
@@ -94,10 +95,19 @@ def _with_sampling(stock: Any) -> Any:
         if body.get("temperature"):
             config.do_sample = True
         if body.get("seed") is not None:
-            config.seed = checked_seed(body["seed"])
+            config.seed = _seed_of_request(body["seed"])
         return config
 
     return build
+
+
+def _seed_of_request(seed: Any) -> int:
+    from fastapi import HTTPException
+
+    try:
+        return checked_seed(seed)
+    except (DtypeError, ValueRangeError) as error:  # the client's mistake, not the server's
+        raise HTTPException(status_code=400, detail=str(error)) from error
 
 
 def _once_for_all(stock: Any) -> Any:

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from layercast import ops
 from layercast.errors import CheckpointError
 from layercast.integrations.transformers.config import QUANT_METHOD
+from layercast.study.budget import VLLM_CACHE_BYTES
 from layercast.study.engines.checkpoint_method import method_options, without_method
 from layercast.study.engines.interface import Answer, BatchRequest, Draws, Facts, Opening
 from layercast.study.engines.transformers import encode, pieces
@@ -29,7 +30,6 @@ from layercast.study.engines.transformers import encode, pieces
 __all__ = ["VllmEngine", "encode", "open_engine", "pieces"]
 
 _STOCK_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_CACHE_BYTES = 2**30  # vLLM would take most of the machine, which other workers share
 _PAGE = 32  # tokens: only whole pages are found again in the prefix cache
 
 
@@ -72,7 +72,7 @@ def _arguments(opening: Opening) -> dict[str, Any]:
         **opening.settings.vllm,
     }
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-        arguments.setdefault("kv_cache_memory_bytes", _CACHE_BYTES)
+        arguments.setdefault("kv_cache_memory_bytes", VLLM_CACHE_BYTES)
     if opening.precision != "layercast":
         stock = {"dtype": _STOCK_DTYPES[opening.precision], "hf_overrides": without_method}
         return {**arguments, **stock}
