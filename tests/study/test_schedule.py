@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,8 @@ def test_workers_that_would_not_fit_into_memory_wait(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
     one = worker_bytes(job(1, model=tmp_path))
     assert worker_bytes(job(1, "fp32", tmp_path)) == one + 1000
-    in_vllm = replace(job(1, model=tmp_path), settings=EngineSettings(kind="vllm"))
+    vllm = {"settings": EngineSettings(kind="vllm")}
+    in_vllm = job(1, model=tmp_path).model_copy(update=vllm)
     assert worker_bytes(in_vllm) == one + VLLM_CACHE_BYTES
     budget = Budget(8, 2 * one + 10)
     assert budget.allows([job(1, model=tmp_path)], job(1, model=tmp_path))
