@@ -10,6 +10,8 @@ import pytest
 from engines import LAYERCAST, STOCK, Engine, greedy, outcomes, sampled
 from tiny_models import random_tokens, save_checkpoint
 
+from layercast.study.instruction_sets import available
+
 pytestmark = pytest.mark.vllm
 
 
@@ -101,15 +103,15 @@ def _wide_requests():
     return [greedy(prompt, tokens=16, ignore_eos=True) for prompt in prompts]
 
 
-def _wide_outcomes(wide, folder, options):
+def _wide_outcomes(wide, folder, options, environment=None):
     """One by one, all at once, and in chunks."""
     requests = _wide_requests()
-    *apart, together = Engine(wide, {**options, **WIDE}).run(
+    environment = environment or {}
+    *apart, together = Engine(wide, {**options, **WIDE}, environment).run(
         folder / "whole", *([r] for r in requests), requests
     )["rounds"]
-    (chunked,) = Engine(wide, {**options, **WIDE, **CHUNKED}).run(folder / "chunked", requests)[
-        "rounds"
-    ]
+    engine = Engine(wide, {**options, **WIDE, **CHUNKED}, environment)
+    (chunked,) = engine.run(folder / "chunked", requests)["rounds"]
     return outcomes([answer for (answer,) in apart]), outcomes(together), outcomes(chunked)
 
 
@@ -119,6 +121,17 @@ def test_a_wide_model_does_not_depend_on_the_batch(wide, tmp_path):
     assert chunked == apart
 
 
+def test_an_order_chosen_by_rows_depends_on_the_batch(wide, tmp_path):
+    """Control: the same comparisons find answers of a misordered `linear` to differ."""
+    order = {"LAYERCAST_TEST_ORDER_BY_ROWS": "1"}
+    apart, together, chunked = _wide_outcomes(wide, tmp_path, LAYERCAST, order)
+    assert together != apart
+    assert chunked != apart
+
+
+@pytest.mark.skipif(
+    "avx512" not in available(), reason="needs AVX-512: stock kernels of AVX2 agree on these shapes"
+)
 def test_stock_float32_depends_on_the_batch(wide, tmp_path):
     """Control: the same comparisons find stock vLLM's float32 answers to differ."""
     apart, together, chunked = _wide_outcomes(wide, tmp_path, STOCK)
@@ -126,6 +139,7 @@ def test_stock_float32_depends_on_the_batch(wide, tmp_path):
     assert chunked != apart
 
 
+@pytest.mark.skipif("avx512" not in available(), reason="needs a CPU with AVX-512")
 def test_stock_float32_depends_on_the_instruction_set(bundled, prompts, tmp_path):
     """Control of the machine's axis."""
     requests = [greedy(prompt) for prompt in prompts]
