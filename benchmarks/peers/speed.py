@@ -9,6 +9,7 @@ import torch
 
 from layercast.bench.disturbance import LoadMeter
 from layercast.bench.inputs import generator
+from layercast.bench.records import times_of
 from layercast.bench.timing import Schedule, Times, interleave, speed
 from layercast.errors import EnvironmentSetupError
 from peers.engines import OURS, start
@@ -211,17 +212,6 @@ class Group:
                 if name in turns
             },
         }
-
-
-def times_of(times):
-    """Return samples, median and quartiles as a record holds them."""
-    first, third = times.quartiles
-    return {
-        "median": times.median,
-        "first_quartile": first,
-        "third_quartile": third,
-        "samples": list(times.samples),
-    }
 
 
 def random_prompts(vocabulary, rows, tokens):

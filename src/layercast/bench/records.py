@@ -55,7 +55,7 @@ def record(measurement: Measurement) -> dict[str, Any]:
         "weight_dtype": case.weight_dtype,
         "activation_dtype": "float32 (stock_bf16: bfloat16)",
         "input_distribution": case.distribution,
-        "seconds": {str(name): _times(times) for name, times in measurement.times.items()},
+        "seconds": {str(name): times_of(times) for name, times in measurement.times.items()},
         "speed": speeds,
         "fma_per_second": {str(name): rate for name, rate in measurement.rates.items()},
         "share_of_fma_peak": measurement.share_of_peak,
@@ -156,7 +156,8 @@ def write(path: Path, contents: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()), then="run it again")
 
 
-def _times(times: Times) -> dict[str, Any]:
+def times_of(times: Times) -> dict[str, Any]:
+    """Return samples, median and quartiles as a record holds them."""
     first, third = times.quartiles
     return {
         "median": times.median,
