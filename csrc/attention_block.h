@@ -9,13 +9,10 @@
 namespace layercast::LAYERCAST_ISA {
 namespace {
 
-// Register tiles: rows x 4 vectors of slots for the scores, rows x 4 vectors of channels (and a sum) for the values.
-#if LAYERCAST_LANES == 16 || LAYERCAST_LANES == 4
+// Register tiles: rows x vectors of slots for the scores, rows x vectors of channels for the values.
 constexpr int kScoreRows = 6, kValueRows = 6;
-#else
-constexpr int kScoreRows = 2, kValueRows = 2;
-#endif
-constexpr int kSlabVectors = 4;
+// Half the registers, and half the vectors.
+constexpr int kSlabVectors = kLanes == 8 ? 2 : 4;
 constexpr int kSlab = kSlabVectors * kLanes;
 
 alignas(64) constexpr float kZeros[kMaxHeadDim] = {};

@@ -12,11 +12,13 @@
 namespace layercast::LAYERCAST_ISA {
 namespace {
 
-constexpr int kBlockRows = 57 * kTileRows;
-constexpr int kBlockTiles = 5;  // tiles of columns that use some chunks of x one after the other
+// Rows of x in a block, and elements in the chunks of x that its columns share: with the sums of a block they fit the
+// second-level cache of processors that have such vectors, 512 KB where they are short.
+constexpr int kBlockRows = (kLanes == 16 ? 57 : 29) * kTileRows;
+constexpr int kPanel = (kLanes == 16 ? 128 : 40) * 1024;
+constexpr int kBlockTiles = 5;  // tiles of columns that use these chunks one after the other
 constexpr int kBlockColumns = kBlockTiles * kTileColumns;
 constexpr int kPitch = kBlockColumns + kLanes;  // of the sums: rows must not share a few sets of the cache
-constexpr int kPanel = 128 * 1024;              // elements in these chunks of x
 constexpr int kIntoL2 = 2;                      // for __builtin_prefetch
 
 // Part of y: rows x columns.
@@ -197,10 +199,14 @@ void add_chunks(const LinearArgs& args, const Block& block, const Chunk& first, 
         join.out = work.sums[join.levels];
       }
       const float* panel = args.packed + (chunk.index * args.M + block.row) * kChunk;
-      for (int i = 0; i < block.rows; i += kTileRows) {
-        with_rows<kTileRows>(block.rows - i < kTileRows ? block.rows - i : kTileRows, [&]<int kRows>() {
+      // As many tiles as there must be, of rows as equal as can be: a tile of a row or two takes as long as one of
+      // several, since the steps of a chain wait for each other.
+      for (int i = 0, tiles = (block.rows + kTileRows - 1) / kTileRows; tiles > 0; --tiles) {
+        const int rows = (block.rows - i + tiles - 1) / tiles;
+        with_rows<kTileRows>(rows, [&]<int kRows>() {
           multiply_tile<kRows>(panel + i * kChunk, work.packed, count, join, i * kPitch + column, ahead.next());
         });
+        i += rows;
       }
       chunk = next_chunk(args, chunk);
     }

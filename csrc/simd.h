@@ -284,5 +284,36 @@ LAYERCAST_INLINE void transpose(U32 (&words)[kLanes]) {
 #endif
 }
 
+// A vector of each row from byte `offset` on, transposed.
+LAYERCAST_INLINE void load_transposed(const char* const (&rows)[kLanes], int64_t offset, U32 (&words)[kLanes]) {
+#if LAYERCAST_LANES == 8
+  // Half a row and half of the fourth row after it side by side, as they are loaded: what is left to do stays within
+  // halves and takes 16 shuffles, where exchanging blocks takes 48.
+  for (int half = 0; half < 2; ++half) {
+    __m256i pairs[4], mixed[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const char* first = rows[i] + offset + 16 * half;
+      const char* second = rows[i + 4] + offset + 16 * half;
+      pairs[i] =
+          _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(first))),
+                                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(second)), 1);
+    }
+    mixed[0] = _mm256_unpacklo_epi32(pairs[0], pairs[1]);
+    mixed[1] = _mm256_unpackhi_epi32(pairs[0], pairs[1]);
+    mixed[2] = _mm256_unpacklo_epi32(pairs[2], pairs[3]);
+    mixed[3] = _mm256_unpackhi_epi32(pairs[2], pairs[3]);
+    words[4 * half] = bitcast<U32>(_mm256_unpacklo_epi64(mixed[0], mixed[2]));
+    words[4 * half + 1] = bitcast<U32>(_mm256_unpackhi_epi64(mixed[0], mixed[2]));
+    words[4 * half + 2] = bitcast<U32>(_mm256_unpacklo_epi64(mixed[1], mixed[3]));
+    words[4 * half + 3] = bitcast<U32>(_mm256_unpackhi_epi64(mixed[1], mixed[3]));
+  }
+#else
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(rows[lane] + offset);
+  transpose(words);
+#endif
+}
+
 }  // namespace
 }  // namespace layercast::LAYERCAST_ISA

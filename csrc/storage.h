@@ -67,7 +67,7 @@ struct Rows {
   }
 };
 
-// `load_rows` where some row's vector would reach past the end: what lies before it, and +0 beyond.
+// `load_columns` where some row's vector would reach past the end: what lies before it, and +0 beyond.
 __attribute__((noinline)) void copy_rows(const Rows& rows, int64_t offset, uint32_t (&copy)[kLanes][kLanes]) {
   constexpr auto kSize = static_cast<int64_t>(sizeof copy[0]);
   memset(copy, 0, sizeof copy);
@@ -77,17 +77,18 @@ __attribute__((noinline)) void copy_rows(const Rows& rows, int64_t offset, uint3
   }
 }
 
-// One vector of each row, from byte `offset` of the row on, whole where memory allows: past what the caller will use.
-LAYERCAST_INLINE void load_rows(const Rows& rows, int64_t offset, U32 (&words)[kLanes]) {
+// One vector of each row, from byte `offset` of the row on, transposed; whole where memory allows: past what the caller
+// will use.
+LAYERCAST_INLINE void load_columns(const Rows& rows, int64_t offset, U32 (&words)[kLanes]) {
   if (__builtin_expect(offset + static_cast<int64_t>(sizeof(U32)) <= rows.shared, true)) {
-#pragma GCC unroll 16
-    for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(rows.first[lane] + offset);
+    load_transposed(rows.first, offset, words);
     return;
   }
   uint32_t copy[kLanes][kLanes];
   copy_rows(rows, offset, copy);
 #pragma GCC unroll 16
   for (int lane = 0; lane < kLanes; ++lane) words[lane] = load_words(copy[lane]);
+  transpose(words);
 }
 
 // `count` elements of kLanes rows, from byte `offset` of each on, become columns: packed[k * pitch + lane] = element k
@@ -98,8 +99,7 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int64_t offset, int count, flo
   int k = 0;
   U32 words[kLanes];
   for (; k + L::kPerVector <= count; k += L::kPerVector) {
-    load_rows(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
-    transpose(words);
+    load_columns(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
 #pragma GCC unroll 16
     for (int word = 0; word < kLanes; ++word) {
       F32 elements[L::kPerWord];
@@ -108,8 +108,7 @@ LAYERCAST_INLINE void pack_rows(const Rows& rows, int64_t offset, int count, flo
     }
   }
   if (k == count) return;
-  load_rows(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
-  transpose(words);
+  load_columns(rows, offset + static_cast<int64_t>(k) * L::kBytes, words);
 #pragma GCC unroll 16
   for (int word = 0; word < kLanes; ++word) {
     F32 elements[L::kPerWord];

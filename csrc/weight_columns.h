@@ -14,8 +14,9 @@ class AlongK {
 
  public:
   AlongK() = default;
-  // Columns from `column` on; past the last one that one again, whose sums go nowhere.
-  LAYERCAST_INLINE AlongK(const LinearArgs& args, int64_t column) {
+  // Columns from `column` on; past the last one that one again, whose sums go nowhere. Those that follow are `vectors`
+  // further on.
+  LAYERCAST_INLINE AlongK(const LinearArgs& args, int64_t column, int vectors = 1) {
     const char* weight = static_cast<const char*>(args.weight);
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t c = column + lane < args.N ? column + lane : args.N - 1;
@@ -24,7 +25,7 @@ class AlongK {
     rows_.end = weight + ((args.N - 1) * args.ldw + args.K) * L::kBytes;
     rows_.measure();
     row_bytes_ = args.K * L::kBytes;
-    next_ = (kLanes * args.ldw - args.K) * L::kBytes;
+    next_ = (vectors * kLanes * args.ldw - args.K) * L::kBytes;
   }
 
   static constexpr int kSteps = L::kPerVector;  // of k at a time
@@ -34,8 +35,7 @@ class AlongK {
   LAYERCAST_INLINE void each(int64_t k, int limit, const Function& f) const {
     U32 words[kLanes];
     ask_ahead(k * L::kBytes);
-    load_rows(rows_, k * L::kBytes, words);
-    transpose(words);
+    load_columns(rows_, k * L::kBytes, words);
 #pragma GCC unroll 16
     for (int word = 0; word < kLanes; ++word) {
       F32 elements[L::kPerWord];
@@ -55,7 +55,7 @@ class AlongK {
 
  private:
   // Decode waits for memory and nothing else: each row's bytes are asked for six lines ahead, at its end the first ones
-  // of the row kLanes further on, which comes next.
+  // of the row that comes next.
   LAYERCAST_INLINE void ask_ahead(int64_t offset) const {
     if constexpr (kLanes >= 4) {
       if (sizeof(U32) < 64 && (offset & 63) >= static_cast<int64_t>(sizeof(U32))) return;
@@ -77,7 +77,7 @@ class AlongN {
 
  public:
   AlongN() = default;
-  LAYERCAST_INLINE AlongN(const LinearArgs& args, int64_t column)
+  LAYERCAST_INLINE AlongN(const LinearArgs& args, int64_t column, int /* vectors */ = 1)
       : first_(static_cast<const char*>(args.weight) + column * kBytes),
         pitch_(args.ldw * kBytes),
         lanes_(args.N - column < kLanes ? static_cast<int>(args.N - column) : kLanes) {}
