@@ -135,5 +135,5 @@ $(VENV)-llama/installed: | check-machine
 	@$(VENV)-llama/bin/python -m pip install --quiet --disable-pip-version-check $(LLAMA)
 	@touch $@
 
-clean: ## remove the environment and what was built
-	rm -rf $(VENV) build
+clean: ## remove the environments, those of vLLM and llama.cpp too, and what was built
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-llama build

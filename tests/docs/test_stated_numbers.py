@@ -10,7 +10,8 @@ from pages import DOCS, table_rows, text_of
 
 from layercast.auditing.windows import LONGEST_RUN
 from layercast.grading import mathematics
-from layercast.grading.sandbox.limits import Limits
+from layercast.grading.sandbox import commands
+from layercast.grading.sandbox.limits import MIB, Limits
 from layercast.study.bootstrap import Bootstrap
 from layercast.study.flips import CLOSE
 from layercast.study.sample_size import std_relative_error
@@ -24,7 +25,9 @@ def test_limits_of_the_sandbox_are_its_own():
     (memory,) = (limit for what, limit in rows.items() if what.startswith("address space"))
     assert memory == f"{limits.memory_mib / 1024:g} GiB"
     assert rows["processes"] == str(limits.processes)
-    assert rows["a file, and all files"].startswith(f"{limits.file_mib} MiB, ")
+    together = commands._home_bytes(limits) // MIB
+    assert rows["a file, and all files"] == f"{limits.file_mib} MiB, {together} MiB"
+    assert together == 4 * limits.file_mib  # as the docstring of `Limits` says
     assert rows["standard output"] == f"{limits.output_mib} MiB"
     assert f"up to {limits.processes} processes for {limits.wall_seconds:g} s" in page_text(
         DOCS / "tasks.md"

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_answers import HOSTILE_ANSWERS, HostileAnswer
+from exhausting_answers import EXHAUSTING
+from hostile_answer import HostileAnswer
+from subverting_answers import SUBVERTING
+from trespassing_answers import TRESPASSING
 
 from layercast.grading.code import CodeTest, CodeTests, grade_code
 from layercast.grading.sandbox import Limits, Program, Sandbox, attempt, commands, run
@@ -64,7 +67,9 @@ def service() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("isolation", "privileged"), WAYS)
-@pytest.mark.parametrize("hostile", HOSTILE_ANSWERS, ids=lambda hostile: hostile.name)
+@pytest.mark.parametrize(
+    "hostile", [*EXHAUSTING, *TRESPASSING, *SUBVERTING], ids=lambda hostile: hostile.name
+)
 def test_hostile_answer_is_contained(
     hostile: HostileAnswer,
     isolation: str,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -71,3 +72,13 @@ def folder(tmp_path):
 @pytest.fixture
 def llama(layercast_models):
     return layercast_models["llama"]
+
+
+@pytest.fixture
+def quiet_batching():
+    """Keep transformers' manager from logging the errors that tests ask for."""
+    logger = logging.getLogger("ContinuousBatchingLogger")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)

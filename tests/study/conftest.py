@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from handwritten_records import make_blank_run
 from study_process import StudyProcess, make_stub_plan
 
 
@@ -27,6 +28,12 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(finished_run: Path, tmp_path: Path) -> Path:
     """Return a copy of the run that nothing interrupted."""
     return Path(shutil.copytree(finished_run, tmp_path / "uninterrupted"))
+
+
+@pytest.fixture
+def blank_run(finished_run: Path, tmp_path: Path) -> Path:
+    """Return a run folder of two problems and two configurations, and no records yet."""
+    return make_blank_run(finished_run, tmp_path / "run")
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ from layercast.study.instruction_sets import available
 HERE = Path(__file__).resolve().parent
 SOURCE = Path(layercast.__file__).resolve().parents[1]
 
+#: The instruction set that the small study runs in: the widest of this machine.
+WIDEST = available()[-1]
+
 
 @dataclass
 class StudyProcess:
@@ -66,7 +69,7 @@ def make_stub_plan(model: Path) -> dict[str, Any]:
         "problems": 10,
         "precisions": ["bf16", "layercast"],
         "axes": {
-            "instruction_sets": available()[-1:],
+            "instruction_sets": [WIDEST],
             "threads": [1],
             "batch_sizes": [2, 4],
         },

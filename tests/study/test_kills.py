@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 from study_process import (
     STUB_BATCHES,
+    WIDEST,
     StudyProcess,
     all_answers,
     batch_files,
@@ -29,11 +30,10 @@ from study_process import (
 )
 
 from layercast.study import records
-from layercast.study.instruction_sets import available
 
 #: Chains of kills at once: one a core of the smallest machine.
 CHAINS = 2
-WORKERS = [f"{name}/{available()[-1]}-t1" for name in ("bf16", "layercast")]
+WORKERS = [f"{name}/{WIDEST}-t1" for name in ("bf16", "layercast")]
 
 
 @dataclass

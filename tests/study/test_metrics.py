@@ -268,18 +268,6 @@ def test_shares_of_problems_without_two_answers_are_undefined() -> None:
     assert math.isnan(metrics.bit_div_percent([[None, *digests([4])]], [None]))
 
 
-def test_divergence_margin_by_hand() -> None:
-    # At index 1: -0.5 - -0.75 = 0.25 and -0.25 - -1.0 = 0.75: mean 0.5. The third has ended.
-    tops = [
-        np.array([[-0.1, -3.0], [-0.5, -0.75]]),
-        np.array([[-0.1, -3.0], [-0.25, -1.0]]),
-        np.array([[-0.1, -3.0]]),
-        None,
-    ]
-    assert metrics.divergence_margin(tops, 1) == 0.5
-    assert metrics.divergence_margin(tops, None) is None
-
-
 def test_metrics_need_no_torch() -> None:
     import subprocess
     import sys

@@ -22,6 +22,7 @@ from study_process import (
     HERE,
     SOURCE,
     STUB_BATCHES,
+    WIDEST,
     StudyProcess,
     all_answers,
     batch_files,
@@ -31,12 +32,9 @@ from study_process import (
 from layercast.errors import EnvironmentSetupError
 from layercast.study import events
 from layercast.study.events import BatchFinished
-from layercast.study.instruction_sets import available
 from layercast.study.launchers.node_worker import Ended, NodeWorker
 from layercast.study.launchers.ray_cluster import RayLauncher
-from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 
-WIDEST = available()[-1]
 _SMALL = {"object_store_memory": 80 * 2**20}
 
 
@@ -203,7 +201,6 @@ def test_a_node_that_loses_its_files_says_so_and_is_not_waited_for(tmp_path: Pat
         batches=[SimpleNamespace(config_id="c", index=0)],
         batch_path=lambda batch: tmp_path / "removed",
     )
-    (tmp_path / VOCABULARY_FILE).touch()
     worker._read(process)
     (ended,) = worker.poll(1.0)
     assert isinstance(ended, Ended)

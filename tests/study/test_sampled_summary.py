@@ -5,12 +5,11 @@ Two problems, two samples each, two configurations, worked by hand.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
+from handwritten_records import edit_plan, write
 
 from layercast.errors import RecordError
 from layercast.study import records
@@ -45,32 +44,10 @@ def answer(config: str, problem: str, sample: int, tokens: list[int], right: boo
 
 
 @pytest.fixture
-def folder(finished_run: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    manifest: dict[str, Any] = json.loads((finished_run / "manifest.json").read_text())
-    resolved = manifest["resolved"]
-    resolved.update(configurations=[B8, B16], notes=[])
-    resolved["plan"]["precisions"] = ["bf16"]
-    resolved["plan"]["decoding"] = {
-        "method": "sampling", "samples": 2, "max_new_tokens": 6, "top_k": 2,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    records.write_problems(
-        folder,
-        [
-            {
-                "problem_id": name,
-                "question": name,
-                "expected": "",
-                "prompt": name,
-                "prompt_digest": f"digest of {name}",
-                "prompt_ids": [1],
-            }
-            for name in "ab"
-        ],
-    )
-    write_vocabulary(folder, [b"x"] * 10)
+def folder(blank_run: Path) -> Path:
+    decoding = {"method": "sampling", "samples": 2, "max_new_tokens": 6, "top_k": 2}
+    edit_plan(blank_run, decoding=decoding)
+    write_vocabulary(blank_run, [b"x"] * 10)
     rows = [
         answer(B8, "a", 0, [5, 6], True),
         answer(B8, "a", 1, [5, 7, 8], False),
@@ -82,10 +59,8 @@ def folder(finished_run: Path, tmp_path: Path) -> Path:
         answer(B16, "b", 1, [4, 4], True),
         answer(B16, "b", 0, [4], True),
     ]
-    for config in (B8, B16):
-        own = [row for row in rows if row["config_id"] == config]
-        records.write_batch(records.batch_path(folder, "bf16", config, 0), own)
-    return folder
+    write(blank_run, *rows)
+    return blank_run
 
 
 def test_pass_at_1_and_its_spread_by_hand(folder):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from study_process import (
     STUB_BATCHES,
+    WIDEST,
     StudyProcess,
     all_answers,
     batch_files,
@@ -21,9 +22,6 @@ from study_process import (
 from tiny_checkpoint import save_tiny_checkpoint
 
 from layercast.study import records
-from layercast.study.instruction_sets import available
-
-WIDEST = available()[-1]
 
 
 def plan(folder: Path, ranks: list[int]) -> dict[str, object]:

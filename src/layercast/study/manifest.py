@@ -23,6 +23,9 @@ SCHEMA_VERSION = 2
 # How long to wait for a server's answer, and with which key, changes none.
 _IMPATIENCE = {"timeout_seconds", "retries", "max_wait_seconds", "api_key_variable"}
 
+#: How many differences an error names; it counts the rest.
+_NAMED = 4
+
 # Versions that may change an answer. The others are recorded only.
 _DECISIVE_VERSIONS = ("layercast", "torch", "transformers", "tokenizers")
 
@@ -239,11 +242,11 @@ def _explain(error: Exception) -> str:
     return "a file that is not a JSON object"
 
 
-def first_differences(there: Any, here: Any, limit: int = 4) -> str:
+def first_differences(there: Any, here: Any) -> str:
     """Say in one line in which keys two trees of plain values differ; empty if in none."""
     found = list(_differences(there, here, ""))
-    more = f" and {len(found) - limit} more" if len(found) > limit else ""
-    return "; ".join(found[:limit]) + more
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return "; ".join(found[:_NAMED]) + more
 
 
 def _differences(there: Any, here: Any, path: str) -> Iterator[str]:

@@ -286,25 +286,6 @@ def bit_div_percent(
     return 100.0 * _mean(float(first_bit_divergence(*pair) is not None) for pair in compared)
 
 
-def divergence_margin(top_logprobs: Iterable[ArrayLike | None], index: int | None) -> float | None:
-    """Return how close the two best tokens were where the responses to one problem part.
-
-    Args:
-        top_logprobs: Log-probabilities under each configuration, shape (positions, k), best
-            first, k >= 2; None is skipped.
-        index: `divergence_index` of the problem.
-
-    Returns:
-        Mean over configurations of top-1 minus top-2 log-probability at `index`, in nats; None
-        if the problem does not diverge.
-    """
-    if index is None:
-        return None
-    rows = [np.asarray(cell, dtype=np.float64) for cell in top_logprobs if cell is not None]
-    margins = [row[index, 0] - row[index, 1] for row in rows if len(row) > index]
-    return float(np.mean(margins)) if margins else None
-
-
 def _count(cells: Iterable[object | None]) -> int:
     return sum(cell is not None for cell in cells)
 

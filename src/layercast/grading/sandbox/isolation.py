@@ -36,7 +36,7 @@ def attempt(isolation: str) -> Attempt:
     return Attempt(isolation, works, "" if works else outcome.last_line or str(outcome.limit))
 
 
-def open_sandbox(isolation: str = "auto", limits: Limits | None = None) -> Sandbox:
+def open_sandbox(isolation: str = "auto") -> Sandbox:
     """Return a sandbox that works on this machine.
 
     Args:
@@ -44,7 +44,6 @@ def open_sandbox(isolation: str = "auto", limits: Limits | None = None) -> Sandb
             no bound on the number of files; ``auto``, the first of the two that works; ``none``,
             limits alone: the network, this user's files and this user's processes are then in
             reach of what is run.
-        limits: What a program may use.
 
     Raises:
         ValueRangeError: an unknown name.
@@ -59,7 +58,7 @@ def open_sandbox(isolation: str = "auto", limits: Limits | None = None) -> Sandb
     for name in ISOLATIONS if isolation == "auto" else (isolation,):
         tried = attempt(name)
         if tried.works:
-            return Sandbox(name, limits or Limits())
+            return Sandbox(name)
         attempts.append(tried)
     said = "; ".join(f"{tried.isolation}: {tried.said}" for tried in attempts)
     install = "" if shutil.which("bwrap") else "Install bubblewrap, or "

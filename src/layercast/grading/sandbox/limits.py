@@ -18,7 +18,8 @@ class Limits:
         cpu_seconds: CPU time of each process.
         wall_seconds: Time from start to end.
         memory_mib: Address space of each process, and resident memory of all together.
-        file_mib: Size of one file, and of all files the program writes.
+        file_mib: Size of one file. All files together hold four times as much in an isolation, and
+            are not bounded without one.
         output_mib: Bytes on standard output; standard error keeps its last 4 KiB.
         processes: Processes at a time, the first included.
     """

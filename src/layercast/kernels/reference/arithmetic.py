@@ -1,4 +1,4 @@
-"""The two things the contract needs that NumPy lacks: a fused multiply-add and one NaN."""
+"""What the contract needs that NumPy lacks: a fused multiply-add, a sum's error and one NaN."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ def fma(a: Any, b: Any, c: Any) -> Float32:
         step = np.where((error > 0) == (total > 0), 1, -1)
         odd = np.where(inexact, bits + step, bits).view(np.float64)
         return odd.astype(np.float32)
+
+
+def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """`a + b`, and its rounding error (Knuth), in the precision of the arguments."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def canonical(x: Float32) -> Float32:

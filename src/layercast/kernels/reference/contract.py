@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layercast.kernels.reference.arithmetic import NAN, Float32, fma
+from layercast.kernels.reference.arithmetic import NAN, Float32, fma, two_sum
 
 ONE = np.float32(1)
 INFINITY = np.float32(np.inf)
@@ -198,12 +198,6 @@ def sigmoid(x: Float32) -> Float32:
         return _weigh_by_sigmoid(np.ones_like(x), x, _split_exp(-magnitude))
 
 
-def _two_sum(a: Any, b: Float32) -> tuple[Float32, Float32]:
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
 def _two_product(a: Float32, b: Any) -> tuple[Float32, Float32]:
     product = a * b
     return product, fma(a, b, -product)
@@ -229,7 +223,7 @@ def gelu(x: Float32) -> Float32:
         numerator = fma(p, u, GELU_HIGH)
         numerator_low = fma(p, u, GELU_HIGH - numerator) + GELU_LOW
         slope, slope_low = _two_product(t, np.float32(0.796875))
-        d, d_low = _two_sum(ONE, slope)
+        d, d_low = two_sum(ONE, slope)
         r = numerator / d
         r_low = (fma(-r, d, numerator) + (numerator_low - r * (d_low + slope_low))) / d
         square, square_low = _two_product(t, t)
@@ -259,7 +253,7 @@ def gelu_tanh(x: Float32) -> Float32:
         square, square_low = _two_product(t, t)
         cubic, cubic_low = _two_product(square, CUBIC_HIGH)
         cubic_low = cubic_low + (square_low * CUBIC_HIGH + square * CUBIC_LOW)
-        factor, factor_low = _two_sum(LINEAR_HIGH, cubic)
+        factor, factor_low = two_sum(LINEAR_HIGH, cubic)
         factor_low = factor_low + (cubic_low + LINEAR_LOW)
         twice_z, twice_z_low = _two_product(t, factor)
         return _weigh_by_sigmoid(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layercast.kernels.reference.arithmetic import Float32, canonical
+from layercast.kernels.reference.arithmetic import Float32, canonical, two_sum
 from layercast.kernels.reference.tensors import integers, to_tensor, upcast
 
 
@@ -41,12 +41,6 @@ ATANH = [2 / n for n in range(3, 26, 2)]
 EXP = [1 / math.factorial(n) for n in range(2, 15)]
 SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(1, 9)]
 COS = [(-1) ** n / math.factorial(2 * n) for n in range(2, 10)]
-
-
-def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
 
 
 def _split(a: Any) -> tuple[Any, Any]:
@@ -76,23 +70,23 @@ def _log(x: float) -> tuple[float, float]:
     if m > SQRT_2:
         m, exponent = m * 0.5, exponent + 1
     numerator = m - 1.0
-    denominator, denominator_low = _two_sum(m, 1.0)
+    denominator, denominator_low = two_sum(m, 1.0)
     z = numerator / denominator
     back, back_low = _two_product(z, denominator)
     z_low = (((numerator - back) - back_low) - z * denominator_low) / denominator
     square = z * z
     tail = z * square * _polynomial(square, ATANH)
-    total, total_low = _two_sum(exponent * LOG_2_HIGH, 2.0 * z)
-    high, low = _two_sum(total, total_low + (exponent * LOG_2_LOW + (2.0 * z_low + tail)))
+    total, total_low = two_sum(exponent * LOG_2_HIGH, 2.0 * z)
+    high, low = two_sum(total, total_low + (exponent * LOG_2_LOW + (2.0 * z_low + tail)))
     return high, low
 
 
 def _exp_of_negative(high: float, low: float) -> float:
     """e**-(high + low)."""
     n = math.floor(high * INVERSE_LOG_2 + 0.5)
-    r, r_low = _two_sum(n * LOG_2_HIGH - high, n * LOG_2_LOW - low)
+    r, r_low = two_sum(n * LOG_2_HIGH - high, n * LOG_2_LOW - low)
     rest = (r_low + r_low * r) + (r * r) * _polynomial(r, EXP)
-    total, total_low = _two_sum(1.0, r)
+    total, total_low = two_sum(1.0, r)
     return math.ldexp(total + (total_low + rest), -n)
 
 
@@ -115,8 +109,8 @@ def _sin_cos(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     angle, angle_low = _two_product(position, frequency)
     n = np.floor(angle * TWO_OVER_PI + 0.5)
-    first, first_low = _two_sum(angle - n * HALF_PI[0], -(n * HALF_PI[1]))
-    second, second_low = _two_sum(first, -(n * HALF_PI[2]))
+    first, first_low = two_sum(angle - n * HALF_PI[0], -(n * HALF_PI[1]))
+    second, second_low = two_sum(first, -(n * HALF_PI[2]))
     r = second + (((second_low + first_low) + angle_low) - n * HALF_PI[3])
     square = r * r
     sin = r + r * square * _polynomial(square, SIN)

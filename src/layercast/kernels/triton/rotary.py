@@ -39,14 +39,6 @@ def double(value: tl.constexpr):
 
 
 @triton.jit
-def two_sum(a, b):
-    """`a + b` and its rounding error (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-@triton.jit
 def split(a):
     """`a` as a sum of two of 26 bits each (Veltkamp)."""
     scaled = double(134217729.0) * a
@@ -83,8 +75,10 @@ def sin_cos(position, frequency):
     whole = tl.where(below, whole - 1, whole)
     n = tl.where(below, n - double(1.0), n)
     minus = double(-1.0)
-    first, first_low = two_sum(angle - n * double(HALF_PI[0]), (n * double(HALF_PI[1])) * minus)
-    second, second_low = two_sum(first, (n * double(HALF_PI[2])) * minus)
+    first, first_low = contract.two_sum(
+        angle - n * double(HALF_PI[0]), (n * double(HALF_PI[1])) * minus
+    )
+    second, second_low = contract.two_sum(first, (n * double(HALF_PI[2])) * minus)
     r = second + (((second_low + first_low) + angle_low) - n * double(HALF_PI[3]))
     square = r * r
     sin = r + r * square * polynomial(SIN, 8, square)

@@ -8,7 +8,6 @@ tokens' bytes where it names tokens, and by characters where it tells nothing bu
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from layercast.study.engines.openai_replies import (
     read_text,
 )
 from layercast.study.engines.token_names import TokenNames
+from layercast.study.engines.told_digests import digests_of
 
 _PATHS = {"chat": "chat/completions", "completions": "completions"}
 
@@ -260,7 +260,7 @@ class EndpointEngine:
             logprobs=np.array([p.chosen.logprob for p in positions], dtype=np.float32),
             top_ids=top_ids,
             top_logprobs=top_logprobs,
-            digests=_digests(ids, top_ids, top_logprobs),
+            digests=digests_of(np.array(ids, dtype=np.int64), top_ids, top_logprobs),
             finish_reason=completion.finish_reason,
             seed=seed,
             attempts=reply.attempts,
@@ -298,20 +298,6 @@ class EndpointEngine:
 def _best_first(candidate: tuple[int, float]) -> tuple[float, int]:
     number, logprob = candidate
     return (math.inf if math.isnan(logprob) else -logprob, number)
-
-
-def _digests(ids: Sequence[int], top_ids: Any, top_logprobs: Any) -> Any:
-    """BLAKE2b-64 of what the server told of each position."""
-    digests = [
-        int.from_bytes(
-            hashlib.blake2b(
-                np.int64(chosen).tobytes() + numbers.tobytes() + logprobs.tobytes(), digest_size=8
-            ).digest(),
-            "little",
-        )
-        for chosen, numbers, logprobs in zip(ids, top_ids, top_logprobs, strict=True)
-    ]
-    return np.array(digests, dtype=np.uint64)
 
 
 def _compared_by(completion: Completion) -> str:

@@ -6,7 +6,6 @@ a tensor-parallel model itself.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from layercast import ops
@@ -25,6 +23,7 @@ from layercast.integrations.transformers.config import QUANT_METHOD
 from layercast.study.budget import VLLM_CACHE_BYTES
 from layercast.study.engines.checkpoint_method import method_options, without_method
 from layercast.study.engines.interface import Answer, BatchRequest, Draws, Facts, Opening
+from layercast.study.engines.told_digests import digests_of
 from layercast.study.engines.transformers import encode, pieces
 
 __all__ = ["VllmEngine", "encode", "open_engine", "pieces"]
@@ -205,7 +204,7 @@ class VllmEngine:
             logprobs=chosen,
             top_ids=top_ids,
             top_logprobs=top_logprobs,
-            digests=_digests_of(chosen, top_ids, top_logprobs)
+            digests=digests_of(chosen, top_ids, top_logprobs)
             if rows is None
             else np.array(rows, dtype=np.uint64),
             finish_reason=str(completion.finish_reason),
@@ -215,22 +214,6 @@ class VllmEngine:
     def new_pieces(self) -> dict[int, bytes]:
         """Return nothing: the tokenizer knows every token."""
         return {}
-
-
-def _digests_of(*told: NDArray[Any]) -> NDArray[np.uint64]:
-    """Of what stock vLLM tells at each position: it hands over no whole rows."""
-    return np.array(
-        [
-            int.from_bytes(
-                hashlib.blake2b(
-                    b"".join(part[position].tobytes() for part in told), digest_size=8
-                ).digest(),
-                "little",
-            )
-            for position in range(len(told[0]))
-        ],
-        dtype=np.uint64,
-    )
 
 
 def _end_of_sequence_ids(opening: Opening, tokenizer: Any) -> Sequence[int]:

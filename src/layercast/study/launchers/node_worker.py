@@ -27,21 +27,20 @@ from layercast.study.launchers.processes import COMMAND, describe_status
 from layercast.study.manifest import first_differences
 from layercast.study.model_files import digest_files, locate
 from layercast.study.records import PROBLEMS_FILE
-from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 
-#: Files of a run folder that a worker reads.
-FILES = (PROBLEMS_FILE, VOCABULARY_FILE)
+#: Files of a run folder that a worker reads. Not the vocabulary: only an endpoint names tokens that
+#: it lacks, and endpoints are not asked from a cluster.
+FILES = (PROBLEMS_FILE,)
 
 _DEVICE = ("cpu_model", "architecture", "cpu_flags")
 
 
 @dataclass(frozen=True)
 class Said:
-    """An event of the worker, as the line it wrote, and what it wrote to files before."""
+    """An event of the worker, as the line it wrote, and the batch it wrote to a file before."""
 
     line: str
     batch: bytes | None = None
-    vocabulary: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,6 @@ class NodeWorker:
     def _take(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         batches = {(b.config_id, b.index): b for b in self._job.batches}
-        vocabulary = (self._job.folder / VOCABULARY_FILE).read_bytes()
         for line in process.stdout:
             try:
                 event = events.decode(line)
@@ -157,9 +155,7 @@ class NodeWorker:
             said = Said(line)
             if isinstance(event, BatchFinished):
                 path = self._job.batch_path(batches[event.config_id, event.index])
-                now = (self._job.folder / VOCABULARY_FILE).read_bytes()
-                said = Said(line, path.read_bytes(), None if now == vocabulary else now)
-                vocabulary = now
+                said = Said(line, path.read_bytes())
                 path.unlink()
             self._said.put(said)
         status = process.wait()

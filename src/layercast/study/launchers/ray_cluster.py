@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,7 +23,6 @@ from layercast.study.events import BatchFinished, Event, Failed
 from layercast.study.jobs import Job
 from layercast.study.launchers.interface import End
 from layercast.study.launchers.node_worker import FILES, Ended, NodeWorker, Said, identity
-from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 
 #: How long one question to a worker waits for an answer; what it says comes no later than that.
 _POLL_SECONDS = 0.5
@@ -191,17 +191,9 @@ class RayWorker:
                     return self._ended(said)
                 event = events.decode(said.line)
                 if isinstance(event, BatchFinished):
-                    self._keep(said, self._job.batch_path(batches[event.config_id, event.index]))
+                    _write_batch(self._job.batch_path(batches[event.config_id, event.index]), said)
                 self._deliver(event)
         return End("crashed", "was ended by the runner")
-
-    def _keep(self, said: Said, path: Any) -> None:
-        """Write a batch into the run folder, after the pieces of its tokens."""
-        assert said.batch is not None
-        content, pieces = said.batch, said.vocabulary
-        if pieces is not None:
-            write_atomically(self._job.folder / VOCABULARY_FILE, lambda file: file.write(pieces))
-        write_atomically(path, lambda file: file.write(content))
 
     def _ended(self, said: Ended) -> End:
         if said.message is None:
@@ -238,6 +230,13 @@ class RayWorker:
         if unreachable:
             return End("lost", "was lost: its node could not be reached")
         return End("crashed", f"its process on the node ended: {_one_line(error)}")
+
+
+def _write_batch(path: Path, said: Said) -> None:
+    """Write the batch that a worker handed over into the run folder."""
+    content = said.batch
+    assert content is not None
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _reach(address: str | None) -> None:
