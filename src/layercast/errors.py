@@ -56,3 +56,9 @@ class EnvironmentSetupError(LayercastError, RuntimeError):
 
 class CoverageWarning(UserWarning):
     """Part of a model runs outside the contract, or nobody has shown that it does not."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in a line; the error's name where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

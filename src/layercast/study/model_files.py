@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from layercast.errors import CheckpointError, PlanError
+from layercast.errors import CheckpointError, PlanError, first_line
 
 # What decides a model's answers: weights, configuration, tokenizer, chat template. Not what else
 # may lie beside them, such as a training log, which may be written again at any time.
@@ -110,7 +110,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise _missing(name, str(error).strip().splitlines()[0]) from error
+        raise _missing(name, first_line(error)) from error
 
 
 def _missing(model: str, reason: str) -> PlanError:

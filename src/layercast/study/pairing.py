@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layercast.errors import RecordError
+from layercast.errors import RecordError, first_line
 from layercast.study import metrics
 from layercast.study.vocabulary import FILE_NAME as VOCABULARY_FILE
 from layercast.study.vocabulary import read_vocabulary
@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
         tables = [pq.ParquetFile(file).read(columns=list(_COLUMNS)) for file in files]
         rows = [row for table in tables for row in table.to_pylist()]
     except (OSError, pa.ArrowException) as error:
-        raise _not_records(path, str(error).splitlines()[0]) from error
+        raise _not_records(path, first_line(error)) from error
     if not rows or set(_COLUMNS) - set(rows[0]) - {"sample_index"}:
         raise _not_records(path, "another table" if rows else "no answers")
     kinds = {(row["precision"], row["config_id"]) for row in rows}

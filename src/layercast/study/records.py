@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layercast.errors import RecordError
+from layercast.errors import RecordError, first_line
 from layercast.study.atomic import write_atomically
 
 ANSWER_SCHEMA = pa.schema(
@@ -125,7 +125,7 @@ def read_problems(folder: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise RecordError(
             f"read_problems: `{path}` must be a readable Parquet file, got: "
-            f"{str(error).splitlines()[0]}. Restore it, or run the study into a new folder: the "
+            f"{first_line(error)}. Restore it, or run the study into a new folder: the "
             "prompts it holds are fixed at a run's first start."
         ) from error
 
@@ -221,7 +221,7 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
 
 
 def _damaged(path: Path, error: Exception) -> RecordError:
-    detail = str(error).splitlines()[0]
+    detail = first_line(error)
     return RecordError(
         f"records: `{path}` must be a readable Parquet file, got: {detail}. "
         "Delete it and start the run again to compute it anew."

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layercast.errors import RecordError
+from layercast.errors import RecordError, first_line
 from layercast.study.atomic import write_atomically
 
 FILE_NAME = "vocabulary.parquet"
@@ -56,7 +56,7 @@ def read_vocabulary(folder: Path) -> dict[int, bytes]:
     except (OSError, pa.ArrowException) as error:
         raise RecordError(
             f"read_vocabulary: `{path}` must be a readable Parquet file, got: "
-            f"{str(error).splitlines()[0]}. Run the study into a new folder."
+            f"{first_line(error)}. Run the study into a new folder."
         ) from error
     return dict(zip(table["token_id"].to_pylist(), table["piece"].to_pylist(), strict=True))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layercast.errors import EnvironmentSetupError, PlanError
+from layercast.errors import EnvironmentSetupError, PlanError, first_line
 from layercast.tasks.options import TaskOptions
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ def read_file(path: Path) -> list[Row]:
     except PlanError:
         raise
     except Exception as error:  # a parser of any of the formats
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise PlanError(
             f"load_task: `file` must be a readable {path.suffix or 'data'} file, got {path}: "
             f"{reason}. Correct the file or its name."

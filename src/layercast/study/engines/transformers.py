@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import layercast
 from layercast import ops
 from layercast.auditing import guarantee
-from layercast.errors import CheckpointError
+from layercast.errors import CheckpointError, first_line
 from layercast.integrations.transformers.config import LayerCastConfig, cache_dtype_of
 from layercast.integrations.transformers.generation import (
     Generation,
@@ -232,7 +232,7 @@ def _load_stock(opening: Opening) -> Any:
         )
     except (OSError, ValueError, SafetensorError) as error:
         files = ", ".join(sorted(file.name for file in model_path.glob("*.safetensors")))
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"open_engine: `{model_path}` must hold a readable checkpoint, got {reason} "
             f"(weights: {files or 'none'}). Fetch the model again."
@@ -249,5 +249,5 @@ def _tokenizer(model_path: Path | None) -> Any:
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"open_engine: `{model_path}` must hold a tokenizer, got: "
-            f"{str(error).strip().splitlines()[0]}. Add tokenizer.json and tokenizer_config.json."
+            f"{first_line(error)}. Add tokenizer.json and tokenizer_config.json."
         ) from error
