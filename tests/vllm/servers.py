@@ -18,13 +18,14 @@ _SECONDS = 180
 
 
 @contextmanager
-def serving(model: Path, log: Path, *arguments: str) -> Iterator[str]:
+def serving(model: Path, log: Path, *arguments: str, misordered: bool = False) -> Iterator[str]:
     """Serve a checkpoint, and end the server afterwards.
 
     Args:
         model: Folder of the checkpoint.
         log: File for what the server says.
         *arguments: Of `vllm serve`, after the model.
+        misordered: Give every process of the server the `linear` of `engine_process.order_by_rows`.
 
     Yields:
         The address of its API.
@@ -46,6 +47,9 @@ def serving(model: Path, log: Path, *arguments: str) -> Iterator[str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
     }
+    if misordered:
+        paths = [str(Path(__file__).parent / "misordered"), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with log.open("w") as file:
         server = subprocess.Popen(
             command, env=environment, stdout=file, stderr=file, start_new_session=True

@@ -88,15 +88,22 @@ def test_a_logits_processor_that_is_vouched_for_is_taken(bundled, tmp_path):
     assert len(answers[0]["samples"][0]["tokens"]) == 4
 
 
+def _with_dynamic_rope(folder, **more):
+    parameters = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0, **more}
+    return save_checkpoint(folder, "qwen2", rope_parameters=parameters, max_position_embeddings=64)
+
+
 def test_a_module_that_is_not_covered_is_named(tmp_path):
-    folder = save_checkpoint(
-        tmp_path / "checkpoint",
-        "qwen2",
-        rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
-        max_position_embeddings=64,
-    )
-    log = _refused(Engine(folder, UNREAD), tmp_path / "engine")
+    folder = _with_dynamic_rope(tmp_path / "checkpoint", alpha=1000.0)  # a table of vLLM's own
+    log = _refused(Engine(folder, {**UNREAD, "max_model_len": 64}), tmp_path / "engine")
     assert "got `model.layers.0.self_attn.rotary_emb` of class" in log
+
+
+def test_sequences_that_a_scaling_by_length_would_tell_apart(tmp_path):
+    folder = _with_dynamic_rope(tmp_path / "checkpoint")
+    log = _refused(Engine(folder, UNREAD), tmp_path / "engine")
+    assert "`--max-model-len` must be at most 64" in log
+    assert "Or set context_length in the quantization_config" in log
 
 
 def test_layers_run_in_no_model_that_was_not_converted(bundled, tmp_path):

@@ -14,6 +14,7 @@ from servers import serving
 
 from layercast import testbed
 from layercast.integrations.transformers import Sampling, generate
+from layercast.study.instruction_sets import available
 
 pytestmark = pytest.mark.vllm
 
@@ -133,6 +134,16 @@ def test_a_converted_checkpoint_is_served_without_an_argument(bundled, served, t
     assert together == served[0]
 
 
+def test_an_order_chosen_by_rows_is_answered_otherwise_beside_others(bundled, tmp_path):
+    """Control: the same comparison finds the answers of a misordered `linear` to differ."""
+    with serving(bundled, tmp_path / "log.txt", *LAYERCAST, misordered=True) as address:
+        alone, together = asyncio.run(_alone_and_together(address))
+    assert together != alone
+
+
+@pytest.mark.skipif(
+    "avx512" not in available(), reason="needs AVX-512: stock kernels of AVX2 agree on these shapes"
+)
 def test_stock_bfloat16_is_answered_otherwise_beside_others(bundled, tmp_path):
     """Control: the same comparison finds the stock server's answers to differ."""
     with serving(bundled, tmp_path / "log.txt", "--dtype", "bfloat16") as address:
