@@ -10,8 +10,8 @@ namespace layercast::LAYERCAST_ISA {
 namespace {
 
 // Register tiles: rows x vectors of slots for the scores, rows x vectors of channels for the values.
-constexpr int kScoreRows = 6, kValueRows = 6;
-// Half the registers, and half the vectors.
+// Their sums fit the registers: 32 of them, or 16.
+constexpr int kScoreRows = kLanes > 1 ? 6 : 2, kValueRows = kScoreRows;
 constexpr int kSlabVectors = kLanes == 8 ? 2 : 4;
 constexpr int kSlab = kSlabVectors * kLanes;
 

@@ -322,15 +322,11 @@ class SimulatedCuda(TorchDispatchMode):
             self.wait(str(func))
 
 
-# Not any folder of that name: a checkout may be one, with an environment in it.
-_PACKAGE = Path(backends.__file__).parents[1]
-
-
 def _caller():
-    frame, outermost = sys._getframe(1), "test"
+    frame, outermost, package = sys._getframe(1), "test", Path(backends.__file__).parents[1]
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if _PACKAGE in path.parents:
+        if package in path.parents:
             return path.name
         if "transformers" in path.parts and outermost == "test":
             outermost = f"transformers/{path.name}"

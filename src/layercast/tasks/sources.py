@@ -136,7 +136,7 @@ def read_hub(source: HubSource, revision: str | None = None) -> list[Row]:
 def _explain(source: HubSource, revision: str | None, error: Exception) -> str:
     """Say what went wrong with a data set, and what to do."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    said = first_line(error)[:300]
     local = "download its files elsewhere and give one with --task-file"
     if "gated" in str(error) or "GatedRepoError" in names or "401" in said:
         remedy = (
