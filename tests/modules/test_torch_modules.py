@@ -13,6 +13,8 @@ from layercast.modules import (
     GELU,
     Embedding,
     Experts,
+    FusedGatedMLP,
+    GatedMLP,
     GELUTanh,
     LayerNorm,
     Linear,
@@ -85,6 +87,22 @@ def test_modules_without_parameters_are_the_operations(x):
     assert torch.equal(bits(plain(x)), bits(ops.layer_norm(x, eps=1e-5)))
     weightless = RMSNorm(96, eps=1e-6, weight_dtype=None)
     assert torch.equal(bits(weightless(x)), bits(ops.rms_norm(x, torch.ones(96), eps=1e-6)))
+
+
+@pytest.mark.parametrize("activation", [SiLU(), GELU(), GELUTanh()])
+def test_gated_networks_are_the_written_formula(x, activation):
+    gate_up = filled(Linear(96, 2 * 40, weight_dtype=torch.bfloat16))
+    down = filled(Linear(40, 96, weight_dtype=torch.bfloat16))
+    gate, up = gate_up(x).chunk(2, -1)
+    expected = down(activation(gate) * up)
+    fused = FusedGatedMLP(gate_up, down, activation)
+    assert torch.equal(bits(fused(x)), bits(expected))
+    halves = [Linear(96, 40, weight_dtype=torch.bfloat16) for _ in range(2)]
+    for half, weight in zip(halves, gate_up.weight.chunk(2), strict=True):
+        half.weight.copy_(weight)
+    assert torch.equal(bits(GatedMLP(*halves, down, activation)(x)), bits(expected))
+    # The factors in each other's place give other bits: it matters which one is activated.
+    assert not torch.equal(bits(GatedMLP(*halves[::-1], down, activation)(x)), bits(expected))
 
 
 @pytest.mark.parametrize("renormalize", [True, False])

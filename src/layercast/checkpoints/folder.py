@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layercast.errors import CheckpointError
+from layercast.syncing import sync_folder
 
 
 @contextlib.contextmanager
@@ -45,7 +46,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _sync_folder(out.parent)
+        sync_folder(out.parent)
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
@@ -101,16 +102,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_dir():
-            _sync_folder(path)
+            sync_folder(path)
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)

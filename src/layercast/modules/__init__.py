@@ -3,6 +3,7 @@
 from layercast.modules.activation import GELU, GELUTanh, SiLU, Tanh
 from layercast.modules.embedding import Embedding
 from layercast.modules.experts import Experts, Router
+from layercast.modules.gated_mlp import FusedGatedMLP, GatedMLP
 from layercast.modules.linear import Linear, TransposedLinear
 from layercast.modules.norm import LayerNorm, RMSNorm
 from layercast.modules.parallel_experts import ParallelExperts
@@ -21,7 +22,9 @@ __all__ = [
     "ColumnParallelLinear",
     "Embedding",
     "Experts",
+    "FusedGatedMLP",
     "GELUTanh",
+    "GatedMLP",
     "LayerNorm",
     "Linear",
     "ParallelExperts",

@@ -10,6 +10,8 @@ from layercast import ops
 class SiLU(nn.Module):
     """`x * sigmoid(x)`. See `layercast.ops.silu`."""
 
+    gated = staticmethod(ops.silu_mul)
+
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function.
 
@@ -25,6 +27,8 @@ class SiLU(nn.Module):
 class GELU(nn.Module):
     """`x * Phi(x)`, Phi the normal distribution function. See `layercast.ops.gelu`."""
 
+    gated = staticmethod(ops.gelu_mul)
+
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function.
 
@@ -39,6 +43,8 @@ class GELU(nn.Module):
 
 class GELUTanh(nn.Module):
     """GELU with Phi approximated by tanh. See `layercast.ops.gelu_tanh`."""
+
+    gated = staticmethod(ops.gelu_tanh_mul)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function.

@@ -68,7 +68,3 @@ class ParallelExperts(TensorParallel, Experts):
                 parts=ranks.size,
             )
         return parts
-
-    def extra_repr(self) -> str:
-        """What `print(module)` shows."""
-        return f"{super().extra_repr()}{self._where()}"

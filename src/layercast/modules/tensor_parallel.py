@@ -8,6 +8,7 @@ added in the contract's tree, never reduced in an order of the communication lib
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,7 @@ class TensorParallel(nn.Module):
 
     ranks: Ranks
     takes_whole = True
+    _shown: ClassVar[tuple[str, ...]] = ()
 
     def hold(self, ranks: Ranks) -> None:
         """Say who holds the module together.
@@ -70,9 +72,12 @@ class TensorParallel(nn.Module):
         """
         self.ranks = ranks
 
-    def _where(self) -> str:
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        options = "".join(f", {name}={getattr(self, name)}" for name in self._shown)
         ranks = self.__dict__.get("ranks")
-        return "" if ranks is None else f", rank {ranks.rank} of {ranks.size}"
+        where = "" if ranks is None else f", rank {ranks.rank} of {ranks.size}"
+        return f"{super().extra_repr()}{options}{where}"
 
 
 class ColumnParallelLinear(TensorParallel, Linear):
@@ -80,6 +85,8 @@ class ColumnParallelLinear(TensorParallel, Linear):
 
     Where they are gathered the last runs may be shorter, or empty.
     """
+
+    _shown = ("gathers",)
 
     def __init__(self, whole: Linear, *, gathers: bool) -> None:
         """Take over a layer.
@@ -111,13 +118,11 @@ class ColumnParallelLinear(TensorParallel, Linear):
         everyone = self.ranks.gather(padded).movedim(0, -2)
         return everyone.flatten(-2)[..., : self.out_features]
 
-    def extra_repr(self) -> str:
-        """What `print(module)` shows."""
-        return f"{super().extra_repr()}, gathers={self.gathers}{self._where()}"
-
 
 class RowParallelLinear(TensorParallel, Linear):
     """A `Linear` whose terms are dealt out to the ranks, cut at `numerics.part_bounds`."""
+
+    _shown = ("splits",)
 
     def __init__(self, whole: Linear, *, splits: bool) -> None:
         """Take over a layer.
@@ -155,10 +160,6 @@ class RowParallelLinear(TensorParallel, Linear):
             parts=ranks.size,
         )
         return ranks.join(part, parameters["bias"])
-
-    def extra_repr(self) -> str:
-        """What `print(module)` shows."""
-        return f"{super().extra_repr()}, splits={self.splits}{self._where()}"
 
 
 class VocabularyParallelEmbedding(TensorParallel, Embedding):
@@ -214,7 +215,3 @@ class VocabularyParallelEmbedding(TensorParallel, Embedding):
         selected = everyone[ids // longest, order]
         upcast = ops.embedding(order, selected).view(*input.shape, self.embedding_dim)
         return upcast if self.scale is None else upcast * self.scale
-
-    def extra_repr(self) -> str:
-        """What `print(module)` shows."""
-        return f"{super().extra_repr()}{self._where()}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from layercast.errors import RecordError
+from layercast.syncing import sync_folder
 
 #: Temporary files are ``.{name}.{pid}.partial`` beside the file they will become.
 PARTIAL_SUFFIX = ".partial"
@@ -51,7 +52,7 @@ def write_atomically(
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise RecordError(
             f"write: `{path}` must be writable, got {error.strerror or error}. "
@@ -78,11 +79,3 @@ def is_partial(file_name: str, of: str) -> bool:
         of: Regular expression of the names of the files it would have become.
     """
     return re.fullmatch(rf"\.(?:{of})\.\d+{re.escape(PARTIAL_SUFFIX)}", file_name) is not None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,8 @@ from layercast.modules import (
     GELU,
     Embedding,
     Experts,
+    FusedGatedMLP,
+    GatedMLP,
     GELUTanh,
     LayerNorm,
     Linear,
@@ -60,8 +62,8 @@ TESTED: dict[str, Architecture] = {
 """`model_type` to architecture."""
 
 _OURS = (
-    Embedding, Experts, GELU, GELUTanh, LayerNorm, Linear, RMSNorm, RotaryEmbedding, Router, SiLU,
-    Tanh, TransposedLinear,
+    Embedding, Experts, FusedGatedMLP, GELU, GELUTanh, GatedMLP, LayerNorm, Linear, RMSNorm,
+    RotaryEmbedding, Router, SiLU, Tanh, TransposedLinear,
 )  # fmt: skip
 # Nothing, data movement or one exact operation; dropout does nothing in evaluation mode.
 _EXACT = (nn.Identity, nn.Dropout, nn.ReLU, LinearActivation, ReLUSquaredActivation)

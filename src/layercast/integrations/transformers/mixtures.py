@@ -8,25 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import (
-    GELUActivation,
-    GELUTanh,
-    NewGELUActivation,
-    SiLUActivation,
-)
 
-from layercast.modules import Experts, Router
+from layercast.integrations.transformers.activations import activation_of
+from layercast.integrations.transformers.probing import agree, run
+from layercast.modules import GELU, Experts, GELUTanh, Router, SiLU
 
-_AGREEMENT = 1e-4
 _ROWS = 5
 _SMALL = {"experts": 3, "hidden": 16, "intermediate": 8}
-_ACTIVATIONS = {
-    nn.SiLU: "silu",
-    SiLUActivation: "silu",
-    GELUActivation: "gelu",
-    GELUTanh: "gelu_tanh",
-    NewGELUActivation: "gelu_tanh",
-}
+_NAMES: dict[Any, str] = {SiLU: "silu", GELU: "gelu", GELUTanh: "gelu_tanh"}
 
 
 def router_of(module: Any, name: str, dtypes: Mapping[str, torch.dtype]) -> Router | None:
@@ -52,11 +41,12 @@ def router_of(module: Any, name: str, dtypes: Mapping[str, torch.dtype]) -> Rout
     rows = torch.randn((_ROWS, stored.shape[1]), generator=generator)
     probe = copy.deepcopy(module).train(False)
     probe.weight = nn.Parameter(weight, requires_grad=False)
-    got = _run(probe, rows)
+    got = run(probe, rows)
     if not isinstance(got, tuple) or len(got) != 3:
         return None
     for renormalize in (True, False):
-        if _agree(got, _routed(rows, weight, top_k, renormalize)):
+        expected = _routed(rows, weight, top_k, renormalize)
+        if all(agree(a, b) for a, b in zip(got, expected, strict=True)):
             return Router(
                 *stored.shape,
                 top_k=top_k,
@@ -85,7 +75,7 @@ def experts_of(module: Any, name: str, dtypes: Mapping[str, torch.dtype]) -> Exp
         The experts; None if the module is none, or computes something else.
     """
     parameters = dict(module.named_parameters())
-    activation = _ACTIVATIONS.get(type(getattr(module, "act_fn", None)))
+    activation = _NAMES.get(type(activation_of(getattr(module, "act_fn", None))))
     if set(parameters) != {"gate_up_proj", "down_proj"} or activation is None:
         return None
     gate_up, down = parameters["gate_up_proj"], parameters["down_proj"]
@@ -123,27 +113,10 @@ def _is_gated_sum(module: Any) -> bool:
     if hasattr(module, "config"):
         probe.config = copy.copy(module.config)
         probe.config._experts_implementation = "eager"
-    got = _run(probe, rows, indices, weights)
+    got = run(probe, rows, indices, weights)
     expected = torch.zeros_like(rows, dtype=torch.float64)
     for e in range(E):
         gate, up = (rows.double() @ gate_up[e].double().T).chunk(2, -1)
         out = (module.act_fn(gate) * up) @ down[e].double().T
         expected += out * (weights * (indices == e)).sum(-1, keepdim=True)
-    return isinstance(got, Tensor) and _agree((got,), (expected,))
-
-
-def _run(module: nn.Module, *arguments: Tensor) -> Any:
-    try:
-        with torch.inference_mode():
-            return module(*arguments)
-    except (TypeError, RuntimeError, AttributeError, KeyError):
-        return None  # other arguments, or other shapes
-
-
-def _agree(got: tuple[Any, ...], expected: tuple[Tensor, ...]) -> bool:
-    return all(
-        isinstance(a, Tensor)
-        and a.shape == b.shape
-        and torch.allclose(a.double(), b.double(), rtol=_AGREEMENT, atol=_AGREEMENT)
-        for a, b in zip(got, expected, strict=True)
-    )
+    return agree(got, expected)

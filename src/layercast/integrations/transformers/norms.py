@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layercast.integrations.transformers.probing import agree, run
 from layercast.modules import LayerNorm, RMSNorm
 
-# A float32 norm of a few hundred terms errs by far less, one with another formula by far more.
-_AGREEMENT = 1e-4
 _EPS_NAMES = ("variance_epsilon", "eps", "epsilon", "norm_eps")
 
 
@@ -88,18 +87,10 @@ def _formula(module: nn.Module, size: int, eps: float) -> Callable[..., Tensor |
     for name, value in values.items():
         setattr(probe, name, nn.Parameter(value, requires_grad=False))
     x = random(2, size) * torch.tensor([[1.0], [(eps or 1e-6) ** 0.5]])
-    try:
-        with torch.inference_mode():
-            got = probe(x)
-    except (TypeError, RuntimeError):
-        return None  # more arguments, or other shapes
-    if not isinstance(got, Tensor) or got.shape != x.shape:
-        return None
+    got = run(probe, x)
     weight, bias = (values[n].double() if n in values else None for n in ("weight", "bias"))
     for formula in (_rms_norm, _unit_offset_rms_norm, _layer_norm):
         expected = formula(x.double(), weight, bias, eps)
-        if expected is not None and torch.allclose(
-            got.double(), expected, rtol=_AGREEMENT, atol=_AGREEMENT
-        ):
+        if expected is not None and agree(got, expected):
             return formula
     return None

@@ -9,29 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import (
-    GELUActivation,
-    GELUTanh,
-    NewGELUActivation,
-    SiLUActivation,
-)
 from transformers.pytorch_utils import Conv1D
 
 from layercast import modules
 from layercast.errors import ValueRangeError
+from layercast.integrations.transformers.activations import activation_of
+from layercast.integrations.transformers.gated_mlps import gated_mlp_of
 from layercast.integrations.transformers.mixtures import experts_of, router_of
 from layercast.integrations.transformers.norms import norm_of
 from layercast.integrations.transformers.rope import rotary_embedding
-
-# A written-out form of a function is the same function.
-_ACTIVATIONS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.SiLU: modules.SiLU,
-    SiLUActivation: modules.SiLU,
-    GELUActivation: modules.GELU,
-    GELUTanh: modules.GELUTanh,
-    NewGELUActivation: modules.GELUTanh,
-    nn.Tanh: modules.Tanh,
-}
+from layercast.integrations.transformers.rotary_calls import rotate_by_ours
 
 
 def replace_modules(
@@ -60,10 +47,12 @@ def replace_modules(
         if is_left_out(name, left_out):
             continue
         with torch.device("cpu"):  # stock modules are tried on real numbers
-            replacement = _replacement(module, name, dtypes, context_length)
-        if replacement is not None:
-            replacement.train(module.training)
-            model.set_submodule(name, replacement)
+            replacement = _replacement(module, name, dtypes, left_out, context_length)
+            if replacement is None:
+                rotate_by_ours(module)
+                continue
+        replacement.train(module.training)
+        model.set_submodule(name, replacement)
 
 
 def is_left_out(name: str, left_out: Sequence[str]) -> bool:
@@ -92,7 +81,11 @@ def _check_left_out(model: PreTrainedModel, left_out: Sequence[str]) -> None:
 
 
 def _replacement(
-    module: nn.Module, name: str, dtypes: Mapping[str, torch.dtype], context_length: int | None
+    module: nn.Module,
+    name: str,
+    dtypes: Mapping[str, torch.dtype],
+    left_out: Sequence[str],
+    context_length: int | None,
 ) -> nn.Module | None:
     cls = type(module)
     if cls in (nn.Linear, Conv1D):
@@ -101,8 +94,11 @@ def _replacement(
         return _embedding(module, name, dtypes)
     if cls.__name__.endswith("RotaryEmbedding"):
         return rotary_embedding(module, context_length)
-    if cls in _ACTIVATIONS:
-        return _ACTIVATIONS[cls]()
+    if (activation := activation_of(module)) is not None:
+        return activation
+    network = gated_mlp_of(module)
+    if network and not is_left_out(f"{name}.{network.activation_name}", left_out):
+        return network
     for recognised in (norm_of, router_of, experts_of):
         if (replacement := recognised(module, name, dtypes)) is not None:
             return replacement

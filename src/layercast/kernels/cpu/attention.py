@@ -7,7 +7,8 @@ from torch import Tensor
 
 from layercast.errors import ValueRangeError
 from layercast.kernels.cpu.isa import csrc
-from layercast.kernels.cpu.tensors import STORAGE, with_unit_stride
+from layercast.kernels.cpu.tensors import STORAGE
+from layercast.kernels.rows import with_unit_stride
 
 
 def attention(

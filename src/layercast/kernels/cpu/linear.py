@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from layercast.kernels.cpu.isa import csrc
-from layercast.kernels.cpu.tensors import STORAGE, rows_of, with_unit_stride
+from layercast.kernels.cpu.tensors import STORAGE
+from layercast.kernels.rows import rows_of, with_unit_stride
 from layercast.numerics import SHARDS
 
 
@@ -36,11 +37,15 @@ def _run(
 ) -> Tensor:
     x = x.contiguous()
     N, K = weight.shape
-    # A transposed view of a contiguous (K, N) is read as it lies.
-    transposed = weight.stride(0) == 1 and weight.stride(1) >= N and weight.stride(1) != 1
-    if not transposed:
-        weight = with_unit_stride(weight)
-    y = x.new_empty((*x.shape[:-1], N))
+    transposed, ldw = False, K
+    if not weight.is_contiguous():
+        # A transposed view of a contiguous (K, N) is read as it lies.
+        transposed = weight.stride(0) == 1 and weight.stride(1) >= N and weight.stride(1) != 1
+        if not transposed:
+            weight = with_unit_stride(weight)
+        ldw = weight.stride(1 if transposed else 0)
+    # Quicker than `new_empty`, which counts beside a small layer.
+    y = torch.empty(*x.shape[:-1], N, dtype=torch.float32, device="cpu")
     bias_address = bias_storage = 0
     if bias is not None:
         bias = bias.contiguous()
@@ -49,7 +54,7 @@ def _run(
         x.data_ptr(),
         K,
         weight.data_ptr(),
-        weight.stride(1 if transposed else 0),
+        ldw,
         transposed,
         STORAGE[weight.dtype],
         bias_address,

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from layercast.kernels.cpu.isa import csrc
-from layercast.kernels.cpu.tensors import STORAGE, rows_of
+from layercast.kernels.cpu.tensors import STORAGE
+from layercast.kernels.rows import rows_of
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, unit_offset: bool) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from layercast.kernels.cpu.isa import csrc
-from layercast.kernels.cpu.tensors import rows_of
+from layercast.kernels.rows import rows_of
 
 
 def argmax(x: Tensor) -> Tensor:

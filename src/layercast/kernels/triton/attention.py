@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import with_unit_stride
 from layercast.kernels.triton.key_blocks import (
     attend_block,
     block_pages,
@@ -26,7 +27,7 @@ from layercast.kernels.triton.key_blocks import (
 )
 from layercast.kernels.triton.key_order import key_order
 from layercast.kernels.triton.launch import OPTIONS
-from layercast.kernels.triton.tensors import multiprocessors, rounded, with_unit_stride
+from layercast.kernels.triton.tensors import multiprocessors, rounded
 from layercast.numerics import KEY_BLOCK
 
 # Numbers that change from step to step are not specialised, as a kernel would be compiled anew in

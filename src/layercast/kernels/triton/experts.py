@@ -11,13 +11,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of, with_unit_stride
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.gated import gelu_mul, gelu_tanh_mul, silu_mul
 from layercast.kernels.triton.launch import OPTIONS
 from layercast.kernels.triton.linear import shard_range, shard_tile
 from layercast.kernels.triton.selection import topk
 from layercast.kernels.triton.softmax import softmax
-from layercast.kernels.triton.tensors import alignment, rows_of, with_unit_stride
+from layercast.kernels.triton.tensors import alignment
 
 TILE = 16
 COLUMNS = 64

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.activation import apply
 from layercast.kernels.triton.launch import OPTIONS
-from layercast.kernels.triton.tensors import rows_of
 
 BLOCK = 1024
 

@@ -13,13 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of, with_unit_stride
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.launch import OPTIONS
 from layercast.kernels.triton.tensors import (
     alignment,
     multiprocessors,
-    rows_of,
-    with_unit_stride,
 )
 from layercast.numerics import SHARDS
 

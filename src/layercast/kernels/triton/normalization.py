@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.launch import OPTIONS
 from layercast.kernels.triton.reduction import SQUARE, SUM, row_sum
-from layercast.kernels.triton.tensors import rounded, rows_of
+from layercast.kernels.triton.tensors import rounded
 
 BLOCK = 1024
 

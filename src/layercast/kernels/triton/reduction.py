@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.launch import OPTIONS
-from layercast.kernels.triton.tensors import rows_of
 
 GROUP = tl.constexpr(16)
 """Chunks of each shard whose chains run side by side."""

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from layercast.kernels.rows import rows_of
 from layercast.kernels.triton import contract
 from layercast.kernels.triton.launch import OPTIONS
 from layercast.kernels.triton.reduction import EXP_SUM, GROUP, add_in_order, chunk_sums, join
-from layercast.kernels.triton.tensors import rows_of
 from layercast.numerics import CHUNK, SHARDS
 
 MAXIMUM_BLOCK = 4096

@@ -1,0 +1,106 @@
+"""Attention modules that rotate queries and keys by `ops.rotary`, in a forward of the model's own.
+
+The function that rotates is a global of the model's source file, not a module that could be
+swapped. Each attention class gets a subclass whose forward is the same code with that one global
+exchanged; a stock model of the class keeps the stock function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layercast import ops
+from layercast.integrations.transformers.probing import run
+
+_ROTATION = "apply_rotary_pos_emb"
+_Rotation = Callable[..., tuple[Tensor, Tensor]]
+
+
+def rotate_by_ours(module: nn.Module) -> None:
+    """Let an attention module call `ops.rotary`, if it calls a function that gives its bits.
+
+    Args:
+        module: Any; changed in place, only its class.
+    """
+    cls: Any = type(module)
+    forward = inspect.unwrap(cls.forward)
+    if not isinstance(forward, FunctionType) or _ROTATION not in forward.__code__.co_names:
+        return
+    stock = forward.__globals__.get(_ROTATION)
+    if stock is not None and _gives_our_bits(stock):
+        module.__class__ = _rotating(cls, forward, stock)
+
+
+@functools.cache
+def _rotating(cls: Any, forward: FunctionType, stock: _Rotation) -> Any:
+    own = FunctionType(
+        forward.__code__,
+        {**forward.__globals__, _ROTATION: _ours(stock)},
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
+    )
+    own.__kwdefaults__ = forward.__kwdefaults__
+    return type(
+        cls.__name__,
+        (cls,),
+        {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+            "__reduce_ex__": _reduced,
+            "_stock_class": cls,
+            "forward": functools.update_wrapper(own, forward),
+        },
+    )
+
+
+def _ours(stock: _Rotation) -> _Rotation:
+    def rotated(
+        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        if rest or options:
+            return stock(q, k, cos, sin, *rest, **options)
+        if cos.shape[0] != q.shape[0]:  # positions that all rows of a batch share
+            cos, sin = (table.expand(q.shape[0], -1, -1) for table in (cos, sin))
+        return ops.rotary(q, k, cos, sin)
+
+    return rotated
+
+
+@functools.cache
+def _gives_our_bits(stock: _Rotation) -> bool:
+    """Whether it rotates halves of a head against each other, some or all of its channels."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+    for channels in (16, 8):
+        q, k = random(2, 4, 3, 16), random(2, 2, 3, 16)
+        cos, sin = (random(2, 3, channels // 2).repeat(1, 1, 2) for _ in range(2))
+        got = run(stock, q, k, cos, sin)
+        if got is None and channels < 16:
+            continue  # a function for whole heads alone
+        expected = ops.rotary(q, k, cos, sin)
+        if got is None or not all(map(torch.equal, got, expected)):
+            return False
+    return True
+
+
+def _reduced(self: Any, protocol: Any) -> tuple[Any, ...]:
+    # The class is made at run time, so pickle cannot find it by name.
+    return (_rebuild, (self._stock_class,), *object.__reduce_ex__(self, protocol)[2:])
+
+
+def _rebuild(cls: Any) -> nn.Module:
+    module: nn.Module = cls.__new__(cls)
+    rotate_by_ours(module)
+    return module
