@@ -14,9 +14,10 @@ namespace {
 
 // Rows of x in a block, and elements in the chunks of x that its columns share: with the sums of a block they fit the
 // second-level cache of processors that have such vectors, 512 KB where they are short.
-constexpr int kBlockRows = (kLanes == 16 ? 57 : 29) * kTileRows;
+constexpr int kBlockRows = (kLanes == 16 ? 57 : 24) * kTileRows;
 constexpr int kPanel = (kLanes == 16 ? 128 : 40) * 1024;
-constexpr int kBlockTiles = 5;  // tiles of columns that use these chunks one after the other
+// Tiles of columns that use these chunks one after the other: the more there are, the less often x comes from afar.
+constexpr int kBlockTiles = kLanes == 8 ? 8 : 5;
 constexpr int kBlockColumns = kBlockTiles * kTileColumns;
 constexpr int kPitch = kBlockColumns + kLanes;  // of the sums: rows must not share a few sets of the cache
 constexpr int kIntoL2 = 2;                      // for __builtin_prefetch
@@ -245,11 +246,12 @@ bool linear_many(const LinearArgs& args, int64_t row, int64_t rows, int64_t begi
   static thread_local OwnWorkspace own;
   Workspace* work = own.get();
   if (work == nullptr) return false;
-  for (int64_t tile = begin; tile < end; tile += kBlockTiles) {
-    const int64_t column = tile * kTileColumns;
-    const int64_t last = (tile + kBlockTiles < end ? tile + kBlockTiles : end) * kTileColumns;
+  for (int64_t blocks = (end - begin + kBlockTiles - 1) / kBlockTiles; blocks > 0; --blocks) {
+    const int64_t next = begin + (end - begin + blocks - 1) / blocks;  // of equal width, as near as can be
+    const int64_t column = begin * kTileColumns, last = next * kTileColumns;
     linear_block<kStorage, Columns>(
         args, {row, column, static_cast<int>(rows), static_cast<int>((last < args.N ? last : args.N) - column)}, *work);
+    begin = next;
   }
   return true;
 }
