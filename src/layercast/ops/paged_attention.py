@@ -121,8 +121,10 @@ def _check_lengths(
 
 def _check_queries(cu_seqlens_q: Tensor, max_queries: int | None) -> None:
     """Refuse a sequence with more queries than its caller says any has."""
+    if max_queries is None:
+        return
     most = max(cu_seqlens_q.diff().tolist(), default=0)
-    if max_queries is not None and most > max_queries:
+    if most > max_queries:
         raise ValueRangeError(
             "paged_attention: `max_queries` must be at least the queries of every sequence, got "
             f"{max_queries} and a sequence with {most}. Leave it out where it is not known."

@@ -135,10 +135,10 @@ class PagedAttention(AttentionImpl[PackedBatch]):  # type: ignore[misc]
         if attn_metadata is None:
             return output.zero_()
         tokens = attn_metadata.tokens
-        k_cache, v_cache = _halves(kv_cache, self.head_size)
-        where = attn_metadata.pages, attn_metadata.slots
-        k_cache[where] = key[:tokens].to(kv_cache.dtype)
-        v_cache[where] = value[:tokens].to(kv_cache.dtype)
+        by_slot = kv_cache.transpose(1, 2)
+        new = torch.cat((key[:tokens], value[:tokens]), dim=-1)
+        by_slot[attn_metadata.pages, attn_metadata.slots] = new.to(kv_cache.dtype)
+        k_cache, v_cache = by_slot.split(self.head_size, dim=-1)
         output[:tokens] = ops.paged_attention(
             query[:tokens],
             k_cache,
@@ -151,12 +151,6 @@ class PagedAttention(AttentionImpl[PackedBatch]):  # type: ignore[misc]
             softcap=self.softcap,
         )
         return output
-
-
-def _halves(kv_cache: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
-    """Keys and values, each a view of shape (pages, page size, Hkv, D)."""
-    by_slot = kv_cache.transpose(1, 2)
-    return by_slot[..., :head_size], by_slot[..., head_size:]
 
 
 class LayerCastAttentionBackend(AttentionBackend):  # type: ignore[misc]

@@ -54,7 +54,10 @@ class RotaryEmbedding(nn.Module):
         """
         if self._cos.device != positions.device:
             self._cos, self._sin = self._cos.to(positions.device), self._sin.to(positions.device)
-        return self._cos[positions][:, None], self._sin[positions][:, None]
+        return (
+            self._cos.index_select(0, positions)[:, None],
+            self._sin.index_select(0, positions)[:, None],
+        )
 
     def forward(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate.
