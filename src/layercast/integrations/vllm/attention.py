@@ -138,7 +138,8 @@ class PagedAttention(AttentionImpl[PackedBatch]):  # type: ignore[misc]
         by_slot = kv_cache.transpose(1, 2)
         new = torch.cat((key[:tokens], value[:tokens]), dim=-1)
         by_slot[attn_metadata.pages, attn_metadata.slots] = new.to(kv_cache.dtype)
-        k_cache, v_cache = by_slot.split(self.head_size, dim=-1)
+        k_cache = by_slot.narrow(-1, 0, self.head_size)
+        v_cache = by_slot.narrow(-1, self.head_size, self.head_size)
         output[:tokens] = ops.paged_attention(
             query[:tokens],
             k_cache,
