@@ -21,8 +21,8 @@ def speed_entries(record, model=None):
 
 
 def models_in(record):
-    """Return the models that were measured, in the record's order."""
-    return list(dict.fromkeys(e["model"] for e in record["measurements"] if e["part"] == SPEED))
+    """Return the models that were measured, the smallest first, as their names begin with it."""
+    return sorted({e["model"] for e in record["measurements"] if e["part"] == SPEED})
 
 
 def rows_in(record, model):
