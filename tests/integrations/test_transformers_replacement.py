@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -102,6 +103,39 @@ def test_another_rotation_stays(folder, monkeypatch, counted, rotation):
     counted.clear()  # of those that were tried on numbers
     logits(model)
     assert not counted
+
+
+def _decorated(forward, calls):
+    @functools.wraps(forward)
+    def counting(*args, **kwargs):
+        calls.append(1)
+        return forward(*args, **kwargs)
+
+    return counting
+
+
+class _Holder:
+    """A decorator that is no function: what it holds is out of reach."""
+
+    def __init__(self, forward):
+        functools.update_wrapper(self, forward)
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else functools.partial(self.__wrapped__, instance)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_decorators_of_a_forward_are_kept(folder, monkeypatch, counted, reachable):
+    calls, attention = [], modeling_llama.LlamaAttention
+    expected = logits(layercast.load(folder))
+    outer = _decorated(attention.forward, calls) if reachable else _Holder(attention.forward)
+    monkeypatch.setattr(attention, "forward", outer)
+    model = layercast.load(folder)
+    assert (type(model.model.layers[0].self_attn) is attention) is not reachable
+    counted.clear()
+    assert torch.equal(logits(model), expected)
+    layers = model.config.num_hidden_layers if reachable else 0
+    assert (len(counted), len(calls)) == (layers, layers)
 
 
 def test_a_module_that_rotates_nothing_stays():

@@ -1,8 +1,8 @@
 """Attention modules that rotate queries and keys by `ops.rotary`, in a forward of the model's own.
 
 The function that rotates is a global of the model's source file, not a module that could be
-swapped. Each attention class gets a subclass whose forward is the same code with that one global
-exchanged; a stock model of the class keeps the stock function.
+swapped. Each attention class gets a subclass whose forward is the same code, its decorators too,
+with that one global exchanged; a stock model of the class keeps the stock function.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -35,19 +35,14 @@ def rotate_by_ours(module: nn.Module) -> None:
         return
     stock = forward.__globals__.get(_ROTATION)
     if stock is not None and _gives_our_bits(stock):
-        module.__class__ = _rotating(cls, forward, stock)
+        module.__class__ = _rotating(cls, cls.forward, stock)
 
 
 @functools.cache
-def _rotating(cls: Any, forward: FunctionType, stock: _Rotation) -> Any:
-    own = FunctionType(
-        forward.__code__,
-        {**forward.__globals__, _ROTATION: _ours(stock)},
-        forward.__name__,
-        forward.__defaults__,
-        forward.__closure__,
-    )
-    own.__kwdefaults__ = forward.__kwdefaults__
+def _rotating(cls: Any, forward: Any, stock: _Rotation) -> Any:
+    own = _exchanged(forward, _ours(stock))
+    if own is None:
+        return cls
     return type(
         cls.__name__,
         (cls,),
@@ -57,9 +52,38 @@ def _rotating(cls: Any, forward: FunctionType, stock: _Rotation) -> Any:
             "__doc__": cls.__doc__,
             "__reduce_ex__": _reduced,
             "_stock_class": cls,
-            "forward": functools.update_wrapper(own, forward),
+            "forward": own,
         },
     )
+
+
+def _exchanged(function: Any, rotation: _Rotation) -> Any:
+    """A copy that calls `rotation`, its decorators copied around it.
+
+    None where a decorator holds what it decorates elsewhere than in its closure.
+    """
+    if not isinstance(function, FunctionType):
+        return None
+    space, cells = function.__globals__, function.__closure__ or ()
+    inner = function.__dict__.get("__wrapped__")
+    own_inner = None
+    if inner is None:
+        space = {**space, _ROTATION: rotation}
+    else:
+        own_inner = _exchanged(inner, rotation)
+        if own_inner is None or not any(cell.cell_contents is inner for cell in cells):
+            return None
+        cells = tuple(CellType(own_inner) if c.cell_contents is inner else c for c in cells)
+    own: Any = FunctionType(
+        function.__code__, space, function.__name__, function.__defaults__, tuple(cells)
+    )
+    own.__kwdefaults__ = function.__kwdefaults__
+    functools.update_wrapper(own, function)
+    if own_inner is None:
+        del own.__wrapped__
+    else:
+        own.__wrapped__ = own_inner
+    return own
 
 
 def _ours(stock: _Rotation) -> _Rotation:
@@ -81,7 +105,7 @@ def _gives_our_bits(stock: _Rotation) -> bool:
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float32)
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     for channels in (16, 8):
         q, k = random(2, 4, 3, 16), random(2, 2, 3, 16)
