@@ -14,7 +14,7 @@ namespace {
 
 // Rows of x in a block, and elements in the chunks of x that its columns share: with the sums of a block they fit the
 // second-level cache of processors that have such vectors, 512 KB where they are short.
-constexpr int kBlockRows = (kLanes == 16 ? 57 : 24) * kTileRows;
+constexpr int kBlockRows = (kLanes == 16 ? 57 : kLanes == 8 ? 24 : 29) * kTileRows;
 constexpr int kPanel = (kLanes == 16 ? 128 : 40) * 1024;
 // Tiles of columns that use these chunks one after the other: the more there are, the less often x comes from afar.
 constexpr int kBlockTiles = kLanes == 8 ? 8 : 5;

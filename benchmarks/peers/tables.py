@@ -21,8 +21,9 @@ def speed_entries(record, model=None):
 
 
 def models_in(record):
-    """Return the models that were measured, the smallest first, as their names begin with it."""
-    return sorted({e["model"] for e in record["measurements"] if e["part"] == SPEED})
+    """Return the models that were measured, the smallest first: "0.5 B model" and the like."""
+    names = {e["model"] for e in record["measurements"] if e["part"] == SPEED}
+    return sorted(names, key=lambda name: float(name.split()[0]))
 
 
 def rows_in(record, model):

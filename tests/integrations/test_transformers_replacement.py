@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import pickle
 
 import pytest
@@ -52,6 +53,7 @@ def test_gated_networks_and_rotations_are_found(layercast_models, every_architec
 def test_a_stock_model_keeps_its_own_rotation(folder, counted):
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ours = layercast.load(folder)
+    counted.clear()  # of those that were tried on numbers
     before = type(stock.model.layers[0].self_attn)
     logits(stock)
     assert not counted
@@ -117,25 +119,41 @@ def _decorated(forward, calls):
 class _Holder:
     """A decorator that is no function: what it holds is out of reach."""
 
-    def __init__(self, forward):
+    def __init__(self, forward, calls):
         functools.update_wrapper(self, forward)
+        self._calls = calls
 
     def __get__(self, instance, owner=None):
-        return self if instance is None else functools.partial(self.__wrapped__, instance)
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args, **kwargs):
+        self._calls.append(1)
+        return self.__wrapped__(*args, **kwargs)
 
 
 @pytest.mark.parametrize("reachable", [True, False])
 def test_decorators_of_a_forward_are_kept(folder, monkeypatch, counted, reachable):
     calls, attention = [], modeling_llama.LlamaAttention
     expected = logits(layercast.load(folder))
-    outer = _decorated(attention.forward, calls) if reachable else _Holder(attention.forward)
-    monkeypatch.setattr(attention, "forward", outer)
+    decorator = _decorated if reachable else _Holder
+    monkeypatch.setattr(attention, "forward", decorator(attention.forward, calls))
     model = layercast.load(folder)
     assert (type(model.model.layers[0].self_attn) is attention) is not reachable
     counted.clear()
     assert torch.equal(logits(model), expected)
-    layers = model.config.num_hidden_layers if reachable else 0
-    assert (len(counted), len(calls)) == (layers, layers)
+    layers = model.config.num_hidden_layers
+    assert (len(counted), len(calls)) == (layers if reachable else 0, layers)
+
+
+def test_a_call_of_another_form_goes_where_it_was_meant_to_go(folder, counted):
+    attention = layercast.load(folder).model.layers[0].self_attn
+    rotated = inspect.unwrap(type(attention).forward).__globals__["apply_rotary_pos_emb"]
+    counted.clear()
+    q, k, cos, sin = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8), *torch.randn(2, 1, 3, 8)
+    expected = stock_rotation(q, k, cos, sin)
+    for got in (rotated(q=q, k=k, cos=cos, sin=sin), rotated(q, k, cos, sin, unsqueeze_dim=1)):
+        assert all(map(torch.equal, got, expected))
+    assert not counted
 
 
 def test_a_module_that_rotates_nothing_stays():
@@ -152,7 +170,30 @@ def _swapped(self, x):
     return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
 
 
-@pytest.mark.parametrize("forward", [_added, _swapped])
+def _bounded(limit):
+    def forward(self, x):
+        gate, up = self.gate_proj(x).clamp(max=limit), self.up_proj(x).clamp(-limit, limit)
+        return self.down_proj(self.act_fn(gate) * up)
+
+    return forward
+
+
+def _dropping(self, x):
+    y = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+    return torch.nn.functional.dropout(y, 0.5, self.training)
+
+
+def test_a_network_that_drops_in_training_alone_is_taken(folder, monkeypatch):
+    monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", _dropping)
+    torch.manual_seed(5)
+    expected = torch.get_rng_state()
+    assert len(networks(layercast.load(folder))) == 2
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize(
+    "forward", [_added, _swapped, *map(_bounded, (7.0, 16.0, 100.0, 1e3, 1e5))]
+)
 def test_another_formula_is_not_taken_by_its_name(folder, monkeypatch, forward):
     monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", forward)
     model = layercast.load(folder)

@@ -8,7 +8,11 @@ from layercast import ops
 
 
 class SiLU(nn.Module):
-    """`x * sigmoid(x)`. See `layercast.ops.silu`."""
+    """`x * sigmoid(x)`. See `layercast.ops.silu`.
+
+    Attributes:
+        gated: `layercast.ops.silu_mul`, which multiplies by a second tensor as well.
+    """
 
     gated = staticmethod(ops.silu_mul)
 
@@ -25,7 +29,11 @@ class SiLU(nn.Module):
 
 
 class GELU(nn.Module):
-    """`x * Phi(x)`, Phi the normal distribution function. See `layercast.ops.gelu`."""
+    """`x * Phi(x)`, Phi the normal distribution function. See `layercast.ops.gelu`.
+
+    Attributes:
+        gated: `layercast.ops.gelu_mul`, which multiplies by a second tensor as well.
+    """
 
     gated = staticmethod(ops.gelu_mul)
 
@@ -42,7 +50,11 @@ class GELU(nn.Module):
 
 
 class GELUTanh(nn.Module):
-    """GELU with Phi approximated by tanh. See `layercast.ops.gelu_tanh`."""
+    """GELU with Phi approximated by tanh. See `layercast.ops.gelu_tanh`.
+
+    Attributes:
+        gated: `layercast.ops.gelu_tanh_mul`, which multiplies by a second tensor as well.
+    """
 
     gated = staticmethod(ops.gelu_tanh_mul)
 

@@ -16,7 +16,8 @@ class GatedMLP(nn.Module):
 
     Its layers are those of the model, under their names, so that checkpoints, tensor-parallel
     plans and adapters find them. The bits are those of the written formula: `ops.silu_mul` and
-    its like round the activation before the product.
+    its like round the activation before the product. `act_fn` is not called as a module: hooks on
+    it see nothing.
     """
 
     layer_names = ("gate_proj", "up_proj", "down_proj")
@@ -53,7 +54,10 @@ class GatedMLP(nn.Module):
 
 
 class FusedGatedMLP(nn.Module):
-    """`GatedMLP` with one layer for gate and up, in this order, as Phi-3 stores them."""
+    """`GatedMLP` with one layer for gate and up, in this order, as Phi-3 stores them.
+
+    `activation_fn` is not called as a module either.
+    """
 
     layer_names = ("gate_up_proj", "down_proj")
     activation_name = "activation_fn"

@@ -1,4 +1,4 @@
-"""Which of our activations a stock one is, whatever form its function is written in."""
+"""Which of our activations a stock one is: transformers writes some functions in several ways."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layercast.integrations.transformers.activations import activation_of
-from layercast.integrations.transformers.probing import agree, run
+from layercast.integrations.transformers.probing import GATE_SCALES, agree, run
 from layercast.modules import FusedGatedMLP, GatedMLP
 
 _ROWS, _H, _I = 5, 16, 8
@@ -25,7 +25,7 @@ def gated_mlp_of(module: nn.Module) -> GatedMLP | FusedGatedMLP | None:
         The network; None if the module is none, or computes something else.
     """
     layers: dict[str, Any] = dict(module.named_children())
-    if any(True for _ in module.parameters(recurse=False)):
+    if module._parameters or module._buffers:
         return None
     networks: tuple[Any, ...] = (GatedMLP, FusedGatedMLP)
     for network in networks:
@@ -42,23 +42,30 @@ def gated_mlp_of(module: nn.Module) -> GatedMLP | FusedGatedMLP | None:
 def _follows(module: nn.Module, names: tuple[str, ...], activation_name: str) -> bool:
     """Run a copy with small layers: the whole ones may take gigabytes."""
     generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
     *first, down = names
-    small = {name: _layer(_H, 2 * _I // len(first), generator) for name in first}
-    small[down] = _layer(_I, _H, generator)
     activation: Any = module.get_submodule(activation_name)
-    probe = copy.copy(module)
-    probe._modules = {**small, activation_name: activation}
-    rows = torch.randn((_ROWS, _H), generator=generator, dtype=torch.float32)
-    both = torch.cat([rows.double() @ small[name].weight.double().T for name in first], -1)
-    gate, up = both.chunk(2, -1)
-    expected = (activation(gate) * up) @ small[down].weight.double().T
-    return agree(run(probe, rows), expected)
+    rows = random(_ROWS, _H)
+    weights = {name: random(2 * _I // len(first), _H) for name in first} | {down: random(_H, _I)}
+    for scale in GATE_SCALES:
+        scaled = {n: w * scale for n, w in weights.items()} | {down: weights[down] / scale**2}
+        probe = copy.copy(module)
+        probe.training = False
+        probe._modules = {name: _layer(weight) for name, weight in scaled.items()}
+        probe._modules[activation_name] = activation
+        both = torch.cat([rows.double() @ scaled[name].double().T for name in first], -1)
+        gate, up = both.chunk(2, -1)
+        expected = (activation(gate) * up) @ scaled[down].double().T
+        if not agree(run(probe, rows), expected):
+            return False
+    return True
 
 
-def _layer(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features, bias=False)
-    layer.weight = nn.Parameter(
-        torch.randn((out_features, in_features), generator=generator, dtype=torch.float32),
-        requires_grad=False,
-    )
+def _layer(weight: Tensor) -> nn.Linear:
+    # On meta: made there, it draws no random numbers.
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
     return layer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layercast.integrations.transformers.activations import activation_of
-from layercast.integrations.transformers.probing import agree, run
+from layercast.integrations.transformers.probing import GATE_SCALES, agree, run
 from layercast.modules import GELU, Experts, GELUTanh, Router, SiLU
 
 _ROWS = 5
@@ -102,10 +102,7 @@ def _is_gated_sum(module: Any) -> bool:
     indices = torch.stack([torch.randperm(E, generator=generator)[:2] for _ in range(_ROWS)])
     weights = torch.rand((_ROWS, 2), generator=generator)
     probe = copy.copy(module)  # its parameters are about to be others; nothing else is changed
-    probe._parameters = {
-        "gate_up_proj": nn.Parameter(gate_up, requires_grad=False),
-        "down_proj": nn.Parameter(down, requires_grad=False),
-    }
+    probe.training = False
     sizes = {"num_experts": E, "hidden_dim": H, "hidden_size": H, "intermediate_dim": I}
     for attribute, size in sizes.items():
         if hasattr(module, attribute):
@@ -113,10 +110,17 @@ def _is_gated_sum(module: Any) -> bool:
     if hasattr(module, "config"):
         probe.config = copy.copy(module.config)
         probe.config._experts_implementation = "eager"
-    got = run(probe, rows, indices, weights)
-    expected = torch.zeros_like(rows, dtype=torch.float64)
-    for e in range(E):
-        gate, up = (rows.double() @ gate_up[e].double().T).chunk(2, -1)
-        out = (module.act_fn(gate) * up) @ down[e].double().T
-        expected += out * (weights * (indices == e)).sum(-1, keepdim=True)
-    return agree(got, expected)
+    for scale in GATE_SCALES:
+        first, second = gate_up * scale, down / scale**2
+        probe._parameters = {
+            "gate_up_proj": nn.Parameter(first, requires_grad=False),
+            "down_proj": nn.Parameter(second, requires_grad=False),
+        }
+        expected = torch.zeros_like(rows, dtype=torch.float64)
+        for e in range(E):
+            gate, up = (rows.double() @ first[e].double().T).chunk(2, -1)
+            out = (module.act_fn(gate) * up) @ second[e].double().T
+            expected += out * (weights * (indices == e)).sum(-1, keepdim=True)
+        if not agree(run(probe, rows, indices, weights), expected):
+            return False
+    return True

@@ -11,21 +11,24 @@ from torch import Tensor
 # Float32 sums of a few hundred terms err by far less, another formula by far more.
 _AGREEMENT = 1e-4
 
+GATE_SCALES = (1.0, 1e2, 1e4, 1e6)
+"""Of the gate that networks are tried with: one that bounds it is one of another formula."""
+
 
 def run(stock: Callable[..., Any], *arguments: Tensor) -> Any:
     """What a stock module or function answers.
 
     Args:
-        stock: On the CPU.
-        *arguments: Of its call.
+        stock: Whose parameters lie on the CPU.
+        *arguments: What it is called with.
 
     Returns:
-        Its result; None if it takes other arguments, or other shapes.
+        Its result; None if it takes other arguments or other shapes, and so is not what was sought.
     """
     try:
         with torch.inference_mode():
             return stock(*arguments)
-    except (TypeError, RuntimeError, AttributeError, KeyError):
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
         return None
 
 
@@ -33,7 +36,7 @@ def agree(got: Any, expected: Tensor) -> bool:
     """Whether a result is the expected one but for roundings of float32.
 
     Args:
-        got: Of `run`, or a part of it.
+        got: Result of `run`, or one of several.
         expected: The formula in float64.
 
     Returns:

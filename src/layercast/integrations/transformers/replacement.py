@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -17,6 +17,7 @@ from layercast.integrations.transformers.activations import activation_of
 from layercast.integrations.transformers.gated_mlps import gated_mlp_of
 from layercast.integrations.transformers.mixtures import experts_of, router_of
 from layercast.integrations.transformers.norms import norm_of
+from layercast.integrations.transformers.probing import run
 from layercast.integrations.transformers.rope import rotary_embedding
 from layercast.integrations.transformers.rotary_calls import rotate_by_ours
 
@@ -145,9 +146,5 @@ def _scale_of(module: nn.Embedding) -> float | None:
     probe.weight = nn.Parameter(weight, requires_grad=False)
     for name, _ in module.named_buffers():
         setattr(probe, name, torch.tensor(scale))
-    try:
-        with torch.inference_mode():
-            rows = probe(torch.arange(3))
-    except (TypeError, RuntimeError):
-        return None
-    return scale if torch.equal(rows, weight * scale) else None
+    rows = run(probe, torch.arange(3))
+    return scale if isinstance(rows, Tensor) and torch.equal(rows, weight * scale) else None

@@ -2,7 +2,8 @@
 
 The function that rotates is a global of the model's source file, not a module that could be
 swapped. Each attention class gets a subclass whose forward is the same code, its decorators too,
-with that one global exchanged; a stock model of the class keeps the stock function.
+with that one global exchanged; a stock model of the class keeps the stock function. The other
+globals are those of the moment: what is put into the source file later is not seen.
 """
 
 from __future__ import annotations
@@ -71,9 +72,12 @@ def _exchanged(function: Any, rotation: _Rotation) -> Any:
         space = {**space, _ROTATION: rotation}
     else:
         own_inner = _exchanged(inner, rotation)
-        if own_inner is None or not any(cell.cell_contents is inner for cell in cells):
+        held = [_content(cell) is inner for cell in cells]
+        if own_inner is None or not any(held):
             return None
-        cells = tuple(CellType(own_inner) if c.cell_contents is inner else c for c in cells)
+        cells = tuple(
+            CellType(own_inner) if holds else cell for cell, holds in zip(cells, held, strict=True)
+        )
     own: Any = FunctionType(
         function.__code__, space, function.__name__, function.__defaults__, tuple(cells)
     )
@@ -86,12 +90,18 @@ def _exchanged(function: Any, rotation: _Rotation) -> Any:
     return own
 
 
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # empty as yet
+
+
 def _ours(stock: _Rotation) -> _Rotation:
-    def rotated(
-        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        if rest or options:
-            return stock(q, k, cos, sin, *rest, **options)
+    def rotated(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        if options or len(tensors) != 4 or tensors[0].shape[2] != tensors[1].shape[2]:
+            return stock(*tensors, **options)
+        q, k, cos, sin = tensors
         if cos.shape[0] != q.shape[0]:  # positions that all rows of a batch share
             cos, sin = (table.expand(q.shape[0], -1, -1) for table in (cos, sin))
         return ops.rotary(q, k, cos, sin)
@@ -114,14 +124,14 @@ def _gives_our_bits(stock: _Rotation) -> bool:
         if got is None and channels < 16:
             continue  # a function for whole heads alone
         expected = ops.rotary(q, k, cos, sin)
-        if got is None or not all(map(torch.equal, got, expected)):
+        if not (isinstance(got, tuple) and len(got) == 2 and all(map(torch.equal, got, expected))):
             return False
     return True
 
 
 def _reduced(self: Any, protocol: Any) -> tuple[Any, ...]:
     # The class is made at run time, so pickle cannot find it by name.
-    return (_rebuild, (self._stock_class,), *object.__reduce_ex__(self, protocol)[2:])
+    return (_rebuild, (self._stock_class,), *self._stock_class.__reduce_ex__(self, protocol)[2:])
 
 
 def _rebuild(cls: Any) -> nn.Module:
