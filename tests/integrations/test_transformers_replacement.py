@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import pickle
 
 import pytest
 import torch
-from tests.integrations.tiny_models import random_tokens
+from tiny_models import random_tokens
+from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama
 
 import layercast
 from layercast import ops
+from layercast.integrations.transformers.mixtures import experts_of
 from layercast.integrations.transformers.rotary_calls import rotate_by_ours
 from layercast.modules import FusedGatedMLP, GatedMLP
 
@@ -157,9 +161,9 @@ def test_a_call_of_another_form_goes_where_it_was_meant_to_go(folder, counted):
 
 
 def test_a_module_that_rotates_nothing_stays():
-    norm = torch.nn.LayerNorm(4)
+    norm = nn.LayerNorm(4)
     rotate_by_ours(norm)
-    assert type(norm) is torch.nn.LayerNorm
+    assert type(norm) is nn.LayerNorm
 
 
 def _added(self, x):
@@ -180,7 +184,7 @@ def _bounded(limit):
 
 def _dropping(self, x):
     y = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
-    return torch.nn.functional.dropout(y, 0.5, self.training)
+    return nn.functional.dropout(y, 0.5, self.training)
 
 
 def test_a_network_that_drops_in_training_alone_is_taken(folder, monkeypatch):
@@ -200,6 +204,30 @@ def test_another_formula_is_not_taken_by_its_name(folder, monkeypatch, forward):
     assert networks(model) == []
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     torch.testing.assert_close(logits(model), logits(stock), rtol=1e-3, atol=1e-3)
+
+
+class _BoundedExperts(nn.Module):
+    """Experts of Mixtral's form, their gate bounded by `limit`."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.act_fn, self.limit = SiLUActivation(), limit
+        self.gate_up_proj = nn.Parameter(torch.empty(4, 2 * 24, 32))
+        self.down_proj = nn.Parameter(torch.empty(4, 32, 24))
+
+    def forward(self, rows, indices, weights):
+        y = torch.zeros_like(rows)
+        for e in range(len(self.down_proj)):
+            gate, up = (rows @ self.gate_up_proj[e].T).chunk(2, -1)
+            out = (self.act_fn(gate.clamp(max=self.limit)) * up) @ self.down_proj[e].T
+            y += out * (weights * (indices == e)).sum(-1, keepdim=True)
+        return y
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(16.0, False), (1e5, False), (math.inf, True)])
+def test_experts_that_bound_their_gate_are_not_taken(limit, taken):
+    dtypes = {"e.gate_up_proj": torch.bfloat16, "e.down_proj": torch.bfloat16}
+    assert (experts_of(_BoundedExperts(limit), "e", dtypes) is not None) is taken
 
 
 def test_a_network_in_which_an_activation_is_left_out_stays(folder):

@@ -11,6 +11,7 @@ from layercast import ops
 from layercast.errors import GuaranteeError, UnsupportedError
 from layercast.modules import (
     GELU,
+    ColumnParallelLinear,
     Embedding,
     Experts,
     FusedGatedMLP,
@@ -18,10 +19,12 @@ from layercast.modules import (
     GELUTanh,
     LayerNorm,
     Linear,
+    Ranks,
     RMSNorm,
     RopeFrequencies,
     RotaryEmbedding,
     Router,
+    RowParallelLinear,
     SiLU,
     Tanh,
     TransposedLinear,
@@ -120,6 +123,16 @@ def test_router_and_experts_are_the_operations(x, renormalize):
         rows, experts.gate_up_proj, experts.down_proj, chosen, weights, activation="gelu_tanh"
     )
     assert torch.equal(bits(experts(rows, chosen, weights)), bits(expected))
+
+
+def test_layers_of_several_ranks_say_so():
+    whole = Linear(16, 8, weight_dtype=torch.bfloat16)
+    split = RowParallelLinear(whole, splits=True)
+    shown = "in_features=16, out_features=8, bias=False, splits=True"
+    assert split.extra_repr() == shown
+    split.hold(Ranks("group", rank=1, size=2))
+    assert split.extra_repr() == f"{shown}, rank 1 of 2"
+    assert "gathers=False" in repr(ColumnParallelLinear(whole, gathers=False))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

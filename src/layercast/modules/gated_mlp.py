@@ -18,6 +18,10 @@ class GatedMLP(nn.Module):
     plans and adapters find them. The bits are those of the written formula: `ops.silu_mul` and
     its like round the activation before the product. `act_fn` is not called as a module: hooks on
     it see nothing.
+
+    Attributes:
+        layer_names: Of the layers, in the order of the constructor.
+        activation_name: Of the activation.
     """
 
     layer_names = ("gate_proj", "up_proj", "down_proj")
@@ -56,7 +60,7 @@ class GatedMLP(nn.Module):
 class FusedGatedMLP(nn.Module):
     """`GatedMLP` with one layer for gate and up, in this order, as Phi-3 stores them.
 
-    `activation_fn` is not called as a module either.
+    Attributes, order and hooks are as there, with `activation_fn` for `act_fn`.
     """
 
     layer_names = ("gate_up_proj", "down_proj")
